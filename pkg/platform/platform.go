@@ -1,0 +1,116 @@
+package platform
+
+import "husk/pkg/arch"
+
+// Perms are the access rights of a mapping.
+type Perms uint8
+
+// The rights; they combine.
+const (
+	Read Perms = 1 << iota
+	Write
+	Exec
+
+	None      Perms = 0
+	ReadWrite       = Read | Write
+)
+
+// Op is the kind of a MapOp.
+type Op uint8
+
+// The operations on an address space.
+const (
+	OpMap Op = iota
+	OpUnmap
+	OpProtect
+)
+
+// MapOp is one change of an address space. Addr, Length and Offset are multiples of the page size.
+type MapOp struct {
+	Op     Op
+	Perms  Perms  // OpMap, OpProtect
+	FD     int    // OpMap: host file descriptor of the sentry, mapped MAP_SHARED|MAP_FIXED
+	Addr   uint64 // user address
+	Length uint64
+	Offset uint64 // OpMap: offset in the file
+	// Populate asks for the pages to be entered into the page table at once (MAP_POPULATE); OpMap.
+	Populate bool
+}
+
+// AddressSpace is the memory of one application process as the processor sees it. It is a cache of
+// what mm knows: an access to an address that is not mapped gives an EventFault and mm maps it then.
+type AddressSpace interface {
+	// Apply makes the changes, in order. Maps may be deferred until a context next enters the
+	// address space; when Apply returns, no thread can use a right that an OpUnmap or OpProtect of
+	// the list took away. Only OpMap and OpProtect of valid ranges can fail (ENOMEM and the like).
+	Apply(ops []MapOp) error
+	// Release frees it. No context may run in it any more, nor be switched into it later.
+	Release()
+}
+
+// Forker is implemented by address spaces that can copy themselves faster than mm can rebuild them
+// fault by fault. The copy has the same mappings of the same files (all shared mappings); mm has already write-protected
+// what is copy-on-write, so that it holds for both.
+type Forker interface {
+	Fork() (AddressSpace, error)
+}
+
+// EventKind says why Context.Switch returned.
+type EventKind uint8
+
+// The kinds.
+const (
+	// EventSyscall: the application executed a syscall instruction: Registers.OrigRax holds the
+	// number, Rip points behind the instruction, Rcx and R11 hold what the processor would leave.
+	EventSyscall EventKind = iota
+	// EventFault: a processor exception, described by Event's other fields as siginfo_t would.
+	EventFault
+	// EventInterrupt: Interrupt was called; the registers are those of an arbitrary instruction boundary.
+	EventInterrupt
+)
+
+// Event describes a return of Context.Switch.
+type Event struct {
+	Kind   EventKind
+	Signal int32 // EventFault: SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGTRAP
+	Code   int32 // EventFault: si_code of sigaction(2)
+	Addr   uint64
+	// Access is what the faulting instruction tried (page faults only); None when the platform
+	// cannot tell, and the sentry then tries read, and write if the page is mapped readable already.
+	Access Perms
+}
+
+// Context executes one application thread. It is used by one goroutine at a time, but for Interrupt.
+type Context interface {
+	// Switch runs the thread in as, with the general registers in regs, until an event; regs then
+	// holds the new values. Hostile register values (segments, non-canonical bases, reserved flag
+	// bits) are sanitised as Linux's rt_sigreturn does. An error means that the thread cannot go on
+	// (its stub died): the caller kills the application process.
+	Switch(as AddressSpace, regs *arch.Registers) (Event, error)
+	// Interrupt makes the current or the next Switch return EventInterrupt soon (at once if the
+	// thread waits to run). Callable from any goroutine; calls coalesce.
+	Interrupt()
+	// ReadFP copies the thread's extended state into buf in the standard (non-compacted) XSAVE
+	// format; WriteFP replaces it. len(buf) is Platform.FPStateSize. A hostile header is sanitised by WriteFP
+	// (EINVAL where XRSTOR would fault). A new context has the processor's initial state.
+	ReadFP(buf []byte) error
+	WriteFP(buf []byte) error
+	// Release frees the context.
+	Release()
+}
+
+// Platform makes address spaces and contexts.
+type Platform interface {
+	NewAddressSpace() (AddressSpace, error)
+	NewContext() Context
+	// FPStateSize is the size of an XSAVE area in bytes.
+	FPStateSize() int
+	// UserRange is the range of addresses that Apply accepts: [min, max).
+	UserRange() (min, max uint64)
+	// VDSO is where the host's vvar and vdso pages are in every address space, so that the clock
+	// functions need no system call: [base, base+size) is reserved, and ehdr is the address of the
+	// vdso's ELF header (for AT_SYSINFO_EHDR). ehdr is 0 where there is none.
+	VDSO() (base, size, ehdr uint64)
+	// Release kills everything that the platform still runs.
+	Release()
+}
