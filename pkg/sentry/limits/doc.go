@@ -1,0 +1,2 @@
+// Package limits holds resource limits (getrlimit(2)). It is a leaf.
+package limits
