@@ -85,22 +85,24 @@ static struct husk_case *husk_first, **husk_last = &husk_first;
 	} while (0)
 
 // child runs code in a forked child and checks its exit status.
-#define CHILD(code)                                                      \
+#define CHILD(...)                                                       \
 	({                                                               \
 		pid_t c_ = fork();                                       \
 		if (c_ == 0) {                                           \
-			code;                                            \
+			__VA_ARGS__;                                     \
 			_exit(0);                                        \
 		}                                                        \
 		CHECK(c_ > 0);                                           \
 		c_;                                                      \
 	})
-#define REAP(pid)                                                        \
-	({                                                               \
-		int s_ = 0;                                              \
-		EQ(waitpid(pid, &s_, 0), pid);                           \
-		s_;                                                      \
-	})
+// REAP waits for a child and gives its wait status.
+static inline int REAP(pid_t pid)
+{
+	int s = 0;
+	if (waitpid(pid, &s, 0) != pid)
+		FAIL("waitpid %d", pid);
+	return s;
+}
 
 static inline void msleep(long ms)
 {
