@@ -1,0 +1,167 @@
+package ring
+
+// minSize is the first allocation of a Bytes: most pipes and sockets only ever carry small messages.
+const minSize = 4096
+
+// Bytes is a ring of bytes. The zero value is an empty ring that holds nothing until Reserve
+// grows it. Data is moved by the owner straight into and out of the spans, so that there is one copy per side.
+type Bytes struct {
+	data []byte
+	off  int // index of the first byte
+	n    int // bytes held
+}
+
+// Len is the number of bytes held.
+func (b *Bytes) Len() int { return b.n }
+
+// Cap is the number of bytes for which memory is allocated.
+func (b *Bytes) Cap() int { return len(b.data) }
+
+// Reserve returns the free space for the next n bytes, as two spans of which the second is empty
+// unless the space wraps around. Memory grows (doubling) up to max bytes in all; the caller must have checked
+// that Len()+n <= max. The bytes count only after Commit.
+func (b *Bytes) Reserve(n, max int) (first, second []byte) {
+	if b.n+n > len(b.data) {
+		b.grow(b.n+n, max)
+	}
+	if b.n == 0 {
+		b.off = 0
+	}
+	w := b.off + b.n
+	if w >= len(b.data) {
+		w -= len(b.data)
+	}
+	if tail := len(b.data) - w; n > tail && w >= b.off {
+		return b.data[w:], b.data[:n-tail]
+	}
+	return b.data[w : w+n], nil
+}
+
+// grow makes room for need bytes in all.
+func (b *Bytes) grow(need, max int) {
+	size := len(b.data)
+	if size < minSize {
+		size = minSize
+	}
+	for size < need {
+		size *= 2
+	}
+	if size > max && max >= need {
+		size = max
+	}
+	b.resize(size)
+}
+
+// resize moves the content to new memory of size bytes, size >= Len().
+func (b *Bytes) resize(size int) {
+	data := make([]byte, size)
+	x, y := b.Peek(0, b.n)
+	copy(data[copy(data, x):], y)
+	b.data, b.off = data, 0
+}
+
+// Shrink gives back memory beyond max bytes, as far as the content allows.
+func (b *Bytes) Shrink(max int) {
+	if len(b.data) > max {
+		b.resize(maxInt(b.n, max))
+	}
+}
+
+func maxInt(a, b int) int {
+	if a > b {
+		return a
+	}
+	return b
+}
+
+// Commit appends the first n bytes of what Reserve returned.
+func (b *Bytes) Commit(n int) { b.n += n }
+
+// Peek returns n bytes of content that begin skip bytes after the front; skip+n <= Len().
+func (b *Bytes) Peek(skip, n int) (first, second []byte) {
+	r := b.off + skip
+	if r >= len(b.data) {
+		r -= len(b.data)
+	}
+	if tail := len(b.data) - r; n > tail {
+		return b.data[r:], b.data[:n-tail]
+	}
+	return b.data[r : r+n], nil
+}
+
+// Consume drops the first n bytes.
+func (b *Bytes) Consume(n int) {
+	b.off += n
+	if b.off >= len(b.data) {
+		b.off -= len(b.data)
+	}
+	b.n -= n
+	if b.n == 0 {
+		b.off = 0
+	}
+}
+
+// Unwrite drops the last n bytes.
+func (b *Bytes) Unwrite(n int) { b.n -= n }
+
+// Append copies p to the end; the caller must have checked that Len()+len(p) <= max.
+func (b *Bytes) Append(p []byte, max int) {
+	x, y := b.Reserve(len(p), max)
+	copy(y, p[copy(x, p):])
+	b.Commit(len(p))
+}
+
+// Reset drops the content and the memory.
+func (b *Bytes) Reset() { *b = Bytes{} }
+
+// List is a queue of small values that reuses its memory. The zero value is an empty queue.
+type List[T any] struct {
+	data   []T
+	off, n int
+}
+
+// Len is the number of values.
+func (l *List[T]) Len() int { return l.n }
+
+// At is the i-th value from the front, 0 <= i < Len(). The pointer holds until the next Push.
+func (l *List[T]) At(i int) *T { return &l.data[(l.off+i)%len(l.data)] }
+
+// Push appends v.
+func (l *List[T]) Push(v T) {
+	if l.n == len(l.data) {
+		size := 2 * l.n
+		if size < 8 {
+			size = 8
+		}
+		data := make([]T, size)
+		for i := 0; i < l.n; i++ {
+			data[i] = *l.At(i)
+		}
+		l.data, l.off = data, 0
+	}
+	l.n++
+	*l.At(l.n - 1) = v
+}
+
+// Pop removes the first value.
+func (l *List[T]) Pop() T {
+	var zero T
+	p := l.At(0)
+	v := *p
+	*p = zero
+	l.n--
+	if l.off++; l.off == len(l.data) {
+		l.off = 0
+	}
+	return v
+}
+
+// PopBack removes the last value.
+func (l *List[T]) PopBack() T {
+	var zero T
+	p := l.At(l.n - 1)
+	v := *p
+	*p = zero
+	l.n--
+	return v
+}

@@ -1,0 +1,79 @@
+package ring
+
+import (
+	"bytes"
+	"math/rand"
+	"testing"
+)
+
+// A ring must behave as a plain byte slice does.
+func TestBytesModel(t *testing.T) {
+	const max = 70000
+	rnd := rand.New(rand.NewSource(1))
+	var b Bytes
+	var model []byte
+	next := byte(0)
+	for i := 0; i < 20000; i++ {
+		n := rnd.Intn(9000)
+		if rnd.Intn(2) == 0 {
+			if b.Len()+n > max {
+				n = max - b.Len()
+			}
+			x, y := b.Reserve(n, max)
+			if len(x)+len(y) != n {
+				t.Fatalf("reserve %d gave %d+%d", n, len(x), len(y))
+			}
+			for _, s := range [][]byte{x, y} {
+				for j := range s {
+					s[j] = next
+					model = append(model, next)
+					next++
+				}
+			}
+			b.Commit(n)
+		} else {
+			if n > b.Len() {
+				n = b.Len()
+			}
+			skip := 0
+			if n > 10 {
+				skip = rnd.Intn(n)
+			}
+			x, y := b.Peek(skip, n-skip)
+			if got := append(append([]byte{}, x...), y...); !bytes.Equal(got, model[skip:n]) {
+				t.Fatalf("step %d: content differs", i)
+			}
+			b.Consume(n)
+			model = model[n:]
+		}
+		if b.Len() != len(model) || b.Cap() > max {
+			t.Fatalf("len %d, want %d; cap %d", b.Len(), len(model), b.Cap())
+		}
+	}
+}
+
+func TestListModel(t *testing.T) {
+	rnd := rand.New(rand.NewSource(2))
+	var l List[int]
+	var model []int
+	for i := 0; i < 10000; i++ {
+		switch {
+		case rnd.Intn(2) == 0:
+			l.Push(i)
+			model = append(model, i)
+		case len(model) > 0 && rnd.Intn(3) == 0:
+			if v := l.PopBack(); v != model[len(model)-1] {
+				t.Fatalf("back %d", v)
+			}
+			model = model[:len(model)-1]
+		case len(model) > 0:
+			if v := l.Pop(); v != model[0] {
+				t.Fatalf("front %d, want %d", v, model[0])
+			}
+			model = model[1:]
+		}
+		if l.Len() != len(model) {
+			t.Fatal("length")
+		}
+	}
+}
