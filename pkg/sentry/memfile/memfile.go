@@ -1,0 +1,370 @@
+package memfile
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"husk/pkg/sentry/ranges"
+)
+
+const (
+	pageSize = 4096
+	pageMask = pageSize - 1
+
+	// DefaultSize is the default length of the file: far more than a host has memory, since extents are
+	// sparse, and little of the 128 TiB of addresses that the sentry has.
+	DefaultSize = 1 << 40
+
+	// reclaimDelay is how long freed ranges wait for others before they are punched together.
+	reclaimDelay = time.Millisecond
+	// reclaimNow is the number of freed bytes that are punched without delay.
+	reclaimNow = 64 << 20
+	// limitStep is the number of bytes that are handed out between two looks at the usage.
+	limitStep = 4 << 20
+)
+
+// Range is a range of bytes of the file; both fields are multiples of the page size.
+type Range struct {
+	Off, Len uint64
+}
+
+// End is the offset behind r.
+func (r Range) End() uint64 { return r.Off + r.Len }
+
+// refs is a count of references. Zero stands for a freed range that has not been punched yet.
+type refs uint32
+
+// Tail and Joins make refs a ranges.Value.
+func (r refs) Tail(uint64) refs               { return r }
+func (r refs) Joins(_ uint64, next refs) bool { return r == next }
+
+// Options configures New.
+type Options struct {
+	// Size is the length of the file in bytes; 0 is DefaultSize.
+	Size uint64
+	// Limit is the number of bytes of host memory beyond which Allocate gives ENOMEM, roughly
+	// observed; 0 is no limit.
+	Limit uint64
+	// FD is an empty memory file to use (for instance one on a file system with huge pages); the
+	// File owns it then. 0 makes a memfd.
+	FD int
+}
+
+// File is a memory file. Its methods may be called from any goroutine.
+type File struct {
+	fd    int     // immutable
+	base  uintptr // immutable: where the sentry has it mapped
+	size  uint64  // immutable
+	limit uint64  // immutable
+
+	mu sync.Mutex
+	// used maps the ranges that must not be handed out to their counts; protected by mu.
+	used ranges.Map[refs]
+	// low is an offset below which nothing is free; protected by mu.
+	low uint64
+	// freed lists the ranges whose count is zero; protected by mu.
+	freed      []Range
+	freedBytes uint64 // protected by mu
+	unchecked  uint64 // bytes handed out since the limit was last checked; protected by mu
+	closed     bool   // protected by mu
+
+	allocated atomic.Uint64 // bytes in used
+	kick      chan struct{} // wakes the reclaimer; closed by Close
+	done      chan struct{} // closed by the reclaimer
+}
+
+// AllocOpts refines Allocate.
+type AllocOpts struct {
+	// Align is a power of two, at least the page size (0 is the page size). The range begins at an offset
+	// that is Phase modulo Align, so that pages of the size Align can be used on both sides of a mapping.
+	Align, Phase uint64
+}
+
+// New makes a memory file. Errors are those of memfd_create(2) and mmap(2).
+func New(o Options) (*File, error) {
+	if o.Size == 0 {
+		o.Size = DefaultSize
+	}
+	fd := o.FD
+	if fd == 0 {
+		var err error
+		flags := unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+		if fd, err = unix.MemfdCreate("memory", flags|unix.MFD_NOEXEC_SEAL); err == unix.EINVAL {
+			fd, err = unix.MemfdCreate("memory", flags)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := unix.Ftruncate(fd, int64(o.Size)); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	if o.FD == 0 {
+		// Nobody can make the sentry's mapping point behind the end of the file.
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW); err != nil {
+			unix.Close(fd)
+			return nil, err
+		}
+	}
+	base, err := unix.MmapPtr(fd, 0, nil, uintptr(o.Size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE)
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	advise(base, o.Size, unix.MADV_DONTFORK)
+	advise(base, o.Size, unix.MADV_DONTDUMP)
+	f := &File{fd: fd, base: uintptr(base), size: o.Size, limit: o.Limit, kick: make(chan struct{}, 1), done: make(chan struct{})}
+	go f.reclaimer()
+	return f, nil
+}
+
+// advise is madvise(2); the advice is an optimisation, so errors do not matter.
+func advise(p unsafe.Pointer, n uint64, how int) {
+	unix.Syscall(unix.SYS_MADVISE, uintptr(p), uintptr(n), uintptr(how))
+}
+
+// Close unmaps and closes the file. No slice of it may be used any more.
+func (f *File) Close() {
+	f.mu.Lock()
+	f.closed = true
+	close(f.kick)
+	f.mu.Unlock()
+	<-f.done
+	unix.MunmapPtr(unsafe.Pointer(f.base), uintptr(f.size))
+	unix.Close(f.fd)
+}
+
+// FD is the host file descriptor.
+func (f *File) FD() int { return f.fd }
+
+// Size is the length of the file in bytes.
+func (f *File) Size() uint64 { return f.size }
+
+// Allocated is the number of bytes that have owners. Most may never have been touched; see Usage.
+func (f *File) Allocated() uint64 { return f.allocated.Load() }
+
+// Usage is the number of bytes of host memory that the file takes.
+func (f *File) Usage() (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(f.fd, &st); err != nil {
+		return 0, err
+	}
+	return uint64(st.Blocks) * 512, nil
+}
+
+// Slice is the range [off, off+n) of the file, which need not be aligned. The caller holds a reference on it, or
+// knows that somebody does for as long as it uses the slice. Other threads and the application change
+// its bytes at any time.
+func (f *File) Slice(off, n uint64) []byte {
+	if off > f.size || n > f.size-off {
+		panic("memfile: slice out of range")
+	}
+	return unsafe.Slice((*byte)(unsafe.Pointer(f.base+uintptr(off))), n)
+}
+
+// Allocate gives a range of n bytes (a multiple of the page size) that reads as zeros, with one
+// reference. ENOMEM where the file or its limit is exhausted.
+func (f *File) Allocate(n uint64, o AllocOpts) (Range, error) {
+	if n == 0 || n&pageMask != 0 || n > f.size {
+		return Range{}, unix.EINVAL
+	}
+	align := max(o.Align, pageSize)
+	phase := o.Phase & (align - 1) &^ pageMask
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.limit != 0 {
+		if f.unchecked += n; f.unchecked >= limitStep || n >= limitStep {
+			if u, err := f.Usage(); err == nil && u >= f.limit {
+				return Range{}, unix.ENOMEM
+			}
+			f.unchecked = 0
+		}
+	}
+	off := f.size
+	first := f.size
+	f.used.Gaps(f.low, f.size, pageSize, false, func(start, end uint64, _ ranges.Pos) bool {
+		first = start
+		return false
+	})
+	f.low = first
+	f.used.Gaps(first, f.size, n, false, func(start, end uint64, _ ranges.Pos) bool {
+		at := start + (phase-start)&(align-1)
+		if at < start || at >= end || end-at < n {
+			return true
+		}
+		off = at
+		return false
+	})
+	if off == f.size {
+		return Range{}, unix.ENOMEM
+	}
+	f.used.Insert(off, off+n, 1)
+	f.used.JoinRange(off, off+n)
+	f.allocated.Add(n)
+	return Range{off, n}, nil
+}
+
+// IncRef adds a reference on every page of r, all of which have one.
+func (f *File) IncRef(r Range) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at := r.Off
+	for p := f.used.Isolate(r.Off, r.End()); f.used.Valid(p) && f.used.At(p).Start < r.End(); p = f.used.Next(p) {
+		s := f.used.At(p)
+		if s.Start != at || s.Val == 0 {
+			panic("memfile: reference on a free range")
+		}
+		s.Val++
+		at = s.End
+	}
+	if at != r.End() {
+		panic("memfile: reference on a free range")
+	}
+	f.used.JoinRange(r.Off, r.End())
+}
+
+// DecRef drops a reference on every page of r. Those that have none left go back to the host.
+func (f *File) DecRef(r Range) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at := r.Off
+	before := f.freedBytes
+	for p := f.used.Isolate(r.Off, r.End()); f.used.Valid(p) && f.used.At(p).Start < r.End(); p = f.used.Next(p) {
+		s := f.used.At(p)
+		if s.Start != at || s.Val == 0 {
+			panic("memfile: dropped a reference on a free range")
+		}
+		s.Val--
+		at = s.End
+		if s.Val == 0 {
+			f.free(Range{s.Start, s.Len()})
+		}
+	}
+	if at != r.End() {
+		panic("memfile: dropped a reference on a free range")
+	}
+	f.used.JoinRange(r.Off, r.End())
+	if f.freedBytes != before && (before == 0 || f.freedBytes >= reclaimNow) && !f.closed {
+		select {
+		case f.kick <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// free lists r for the reclaimer, joined with the last one where they touch; mu is held.
+func (f *File) free(r Range) {
+	f.freedBytes += r.Len
+	f.allocated.Add(-r.Len)
+	if n := len(f.freed); n > 0 {
+		if last := &f.freed[n-1]; last.End() == r.Off {
+			last.Len += r.Len
+			return
+		} else if r.End() == last.Off {
+			last.Off = r.Off
+			last.Len += r.Len
+			return
+		}
+	}
+	f.freed = append(f.freed, r)
+}
+
+// Exclusive is the length of the longest range at off, at most n bytes, that has exactly one reference. The
+// answer holds while the caller owns that reference.
+func (f *File) Exclusive(off, n uint64) uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	end := off + n
+	at := off
+	for p, ok := f.used.Find(off); ok && at < end; ok = f.used.Valid(p) {
+		s := f.used.At(p)
+		if s.Start > at || s.Val != 1 {
+			break
+		}
+		at = min(s.End, end)
+		p = f.used.Next(p)
+	}
+	return at - off
+}
+
+// Punch makes r, on which the caller holds references, read as zeros, and gives its pages back to the host.
+// Mappings of it stay.
+func (f *File) Punch(r Range) {
+	for {
+		err := unix.Fallocate(f.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, int64(r.Off), int64(r.Len))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil { // zeroing is as good, but for the host's memory
+			clear(f.Slice(r.Off, r.Len))
+		}
+		return
+	}
+}
+
+// Resident counts the bytes of r that take host memory.
+func (f *File) Resident(r Range) (n uint64) {
+	var vec [4096]byte
+	for r.Len > 0 {
+		step := min(r.Len, uint64(len(vec))*pageSize)
+		if !f.ResidentPages(r.Off, vec[:step/pageSize]) {
+			return n
+		}
+		for _, b := range vec[:step/pageSize] {
+			n += uint64(b&1) * pageSize
+		}
+		r.Off += step
+		r.Len -= step
+	}
+	return n
+}
+
+// ResidentPages stores in bit 0 of each element of vec whether the corresponding page from off on takes host memory.
+func (f *File) ResidentPages(off uint64, vec []byte) bool {
+	if len(vec) == 0 {
+		return true
+	}
+	_, _, e := unix.Syscall(unix.SYS_MINCORE, f.base+uintptr(off), uintptr(len(vec))*pageSize, uintptr(unsafe.Pointer(&vec[0])))
+	return e == 0
+}
+
+// reclaimer punches freed ranges and then makes them available.
+func (f *File) reclaimer() {
+	defer close(f.done)
+	var list []Range
+	for range f.kick {
+		f.mu.Lock()
+		wait := f.freedBytes < reclaimNow
+		f.mu.Unlock()
+		if wait {
+			time.Sleep(reclaimDelay)
+		}
+		list = f.reclaim(list)
+	}
+}
+
+// Reclaim punches what has been freed now.
+func (f *File) Reclaim() { f.reclaim(nil) }
+
+// reclaim does the work of Reclaim with list as scratch space.
+func (f *File) reclaim(list []Range) []Range {
+	f.mu.Lock()
+	list, f.freed = f.freed, list[:0]
+	f.freedBytes = 0
+	f.mu.Unlock()
+	for _, r := range list {
+		f.Punch(r)
+	}
+	f.mu.Lock()
+	for _, r := range list {
+		f.used.RemoveRange(r.Off, r.End())
+		f.low = min(f.low, r.Off)
+	}
+	f.mu.Unlock()
+	return list
+}
