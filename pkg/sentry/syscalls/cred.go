@@ -1,0 +1,3 @@
+package syscalls
+
+func credEntries() []Entry { return nil }

@@ -1,0 +1,3 @@
+package syscalls
+
+func execEntries() []Entry { return nil }

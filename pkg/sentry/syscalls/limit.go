@@ -1,0 +1,3 @@
+package syscalls
+
+func limitEntries() []Entry { return nil }

@@ -1,0 +1,3 @@
+package syscalls
+
+func namespaceEntries() []Entry { return nil }

@@ -1,0 +1,3 @@
+package syscalls
+
+func schedEntries() []Entry { return nil }

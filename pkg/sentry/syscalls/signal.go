@@ -1,0 +1,3 @@
+package syscalls
+
+func signalEntries() []Entry { return nil }

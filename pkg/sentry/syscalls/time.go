@@ -1,0 +1,3 @@
+package syscalls
+
+func timeEntries() []Entry { return nil }

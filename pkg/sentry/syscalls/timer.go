@@ -1,0 +1,3 @@
+package syscalls
+
+func timerEntries() []Entry { return nil }
