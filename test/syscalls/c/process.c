@@ -145,7 +145,7 @@ CASE(exec_true_and_failure)
 {
 	EQ(REAP(CHILD({ execl("/bin/true", "true", (char *)0); _exit(9); })), 0);
 	EQ(WEXITSTATUS(REAP(CHILD({ execl("/bin/false", "false", (char *)0); _exit(9); }))), 1);
-	ERR(execl("/nonexistent", "x", (char *)0), ENOENT);
+	ERR(execl("/no/such/file", "x", (char *)0), ENOENT);
 	ERR(execl("/tmp", "x", (char *)0), EACCES);
 	ERR(execl("/etc/passwd", "x", (char *)0), EACCES);
 	ERR(execl("/etc/passwd/x", "x", (char *)0), ENOTDIR);
