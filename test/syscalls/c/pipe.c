@@ -1,0 +1,254 @@
+// pipe(2), poll(2), select(2).
+#include "husk.h"
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/select.h>
+#include <sys/uio.h>
+
+static int p[2];
+static void mk(int flags) { OK(pipe2(p, flags)); }
+
+CASE(basic)
+{
+	mk(0);
+	char b[10];
+	EQ(write(p[1], "hello", 5), 5);
+	EQ(read(p[0], b, 3), 3);
+	EQ(read(p[0], b, 10), 2);
+	ERR(lseek(p[0], 0, SEEK_SET), ESPIPE);
+	ERR(pread(p[0], b, 1, 0), ESPIPE);
+	ERR(write(p[0], b, 1), EBADF);
+	ERR(read(p[1], b, 1), EBADF);
+	ERR(pipe2(p, 0x1), EINVAL);
+}
+
+CASE(end_of_file_and_epipe)
+{
+	mk(0);
+	char b;
+	close(p[1]);
+	EQ(read(p[0], &b, 1), 0);
+	mk(0);
+	close(p[0]);
+	signal(SIGPIPE, SIG_IGN);
+	ERR(write(p[1], "x", 1), EPIPE);
+}
+
+CASE(nonblocking)
+{
+	mk(O_NONBLOCK);
+	char b[70000];
+	ERR(read(p[0], b, 1), EAGAIN);
+	EQ(write(p[1], b, 70000), 65536);
+	ERR(write(p[1], b, 1), EAGAIN);
+	EQ(read(p[0], b, 4096), 4096);
+	EQ(write(p[1], b, 4096), 4096);
+}
+
+CASE(capacity)
+{
+	mk(0);
+	EQ(fcntl(p[0], F_GETPIPE_SZ), 65536);
+	EQ(fcntl(p[0], F_SETPIPE_SZ, 5000), 8192);
+	EQ(fcntl(p[1], F_GETPIPE_SZ), 8192);
+	int n;
+	EQ(write(p[1], "abc", 3), 3);
+	OK(ioctl(p[0], FIONREAD, &n));
+	EQ(n, 3);
+}
+
+CASE(blocked_writer_continues)
+{
+	mk(0);
+	pid_t c = CHILD({
+		close(p[0]);
+		static char big[300000];
+		for (int i = 0; i < 300000; i++)
+			big[i] = i % 251;
+		EQ(write(p[1], big, 300000), 300000);
+	});
+	close(p[1]);
+	static unsigned char b[7777];
+	long n = 0, r;
+	while ((r = read(p[0], b, sizeof b)) > 0)
+		for (int i = 0; i < r; i++, n++)
+			EQ(b[i], n % 251);
+	EQ(n, 300000);
+	EQ(REAP(c), 0);
+}
+
+CASE(small_writes_are_atomic)
+{
+	mk(0);
+	for (int k = 0; k < 4; k++)
+		CHILD({
+			char b[100];
+			memset(b, 'a' + k, 100);
+			for (int i = 0; i < 500; i++)
+				EQ(write(p[1], b, 100), 100);
+		});
+	close(p[1]);
+	char b[100];
+	long n = 0;
+	for (;;) {
+		size_t have = 0;
+		while (have < 100) {
+			ssize_t r = read(p[0], b + have, 100 - have);
+			if (r <= 0)
+				break;
+			have += r;
+		}
+		if (!have)
+			break;
+		for (int i = 1; i < 100; i++)
+			EQ(b[i], b[0]);
+		n += have;
+	}
+	EQ(n, 200000);
+}
+
+CASE(packet_mode)
+{
+	mk(O_DIRECT);
+	char b[10];
+	EQ(write(p[1], "abc", 3), 3);
+	EQ(write(p[1], "de", 2), 2);
+	EQ(read(p[0], b, 2), 2);
+	EQ(read(p[0], b, 10), 2);
+	CHECK(b[0] == 'd');
+}
+
+CASE(poll_states)
+{
+	mk(0);
+	struct pollfd f[3] = {{p[0], POLLIN}, {p[1], POLLOUT}, {-1, POLLIN}};
+	EQ(poll(f, 3, 0), 1);
+	EQ(f[0].revents, 0);
+	EQ(f[1].revents, POLLOUT);
+	EQ(write(p[1], "x", 1), 1);
+	EQ(poll(f, 1, -1), 1);
+	EQ(f[0].revents, POLLIN);
+	close(p[1]);
+	EQ(poll(f, 1, -1), 1);
+	EQ(f[0].revents, POLLIN | POLLHUP);
+	f[0].fd = 99;
+	EQ(poll(f, 1, -1), 1);
+	EQ(f[0].revents, POLLNVAL);
+	mk(0);
+	close(p[0]);
+	f[0] = (struct pollfd){p[1], POLLOUT};
+	EQ(poll(f, 1, 0), 1);
+	EQ(f[0].revents, POLLOUT | POLLERR);
+}
+
+CASE(poll_timeout)
+{
+	mk(0);
+	struct pollfd f = {p[0], POLLIN};
+	long long t = now_ms();
+	EQ(poll(&f, 1, 50), 0);
+	CHECK(now_ms() - t >= 49);
+	t = now_ms();
+	EQ(poll(0, 0, 30), 0);
+	CHECK(now_ms() - t >= 29);
+	struct timespec ts = {0, -1};
+	ERR(ppoll(&f, 1, &ts, 0), EINVAL);
+}
+
+CASE(poll_wakes)
+{
+	mk(0);
+	pid_t c = CHILD({
+		msleep(50);
+		EQ(write(p[1], "x", 1), 1);
+	});
+	struct pollfd f = {p[0], POLLIN};
+	EQ(poll(&f, 1, 5000), 1);
+	EQ(REAP(c), 0);
+}
+
+CASE(poll_regular_file)
+{
+	struct pollfd f = {OK(open("/proc/self/exe", O_RDONLY)), POLLIN | POLLOUT};
+	EQ(poll(&f, 1, 0), 1);
+	EQ(f.revents, POLLIN | POLLOUT);
+}
+
+CASE(select_sets)
+{
+	mk(0);
+	fd_set r, w;
+	FD_ZERO(&r);
+	FD_ZERO(&w);
+	FD_SET(p[0], &r);
+	FD_SET(p[1], &w);
+	struct timeval tv = {5, 0};
+	EQ(select(p[1] + 1, &r, &w, 0, &tv), 1);
+	CHECK(!FD_ISSET(p[0], &r) && FD_ISSET(p[1], &w));
+	FD_SET(p[0], &r);
+	tv = (struct timeval){0, 30000};
+	EQ(select(p[1] + 1, &r, 0, 0, &tv), 0);
+	EQ(tv.tv_usec, 0);
+	close(p[1]);
+	FD_SET(p[0], &r);
+	EQ(select(p[0] + 1, &r, 0, 0, 0), 1);
+	FD_ZERO(&r);
+	FD_SET(200, &r);
+	ERR(select(201, &r, 0, 0, 0), EBADF);
+	ERR(select(-1, 0, 0, 0, 0), EINVAL);
+}
+
+static volatile int hits;
+static void on(int s) { hits++; }
+
+CASE(ppoll_signal_mask)
+{
+	mk(0);
+	signal(SIGUSR1, on);
+	sigset_t m, none;
+	sigemptyset(&none);
+	sigemptyset(&m);
+	sigaddset(&m, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &m, 0);
+	raise(SIGUSR1);
+	struct pollfd f = {p[0], POLLIN};
+	ERR(ppoll(&f, 1, 0, &none), EINTR);
+	EQ(hits, 1);
+	sigset_t now;
+	sigprocmask(SIG_BLOCK, 0, &now);
+	CHECK(sigismember(&now, SIGUSR1));
+}
+
+CASE(tee_and_vmsplice)
+{
+	mk(0);
+	int q[2];
+	OK(pipe(q));
+	struct iovec v = {"hello", 5};
+	EQ(vmsplice(p[1], &v, 1, 0), 5);
+	EQ(tee(p[0], q[1], 10, 0), 5);
+	char b[10];
+	EQ(read(p[0], b, 10), 5);
+	EQ(read(q[0], b, 10), 5);
+	CHECK(!memcmp(b, "hello", 5));
+}
+
+CASE(ping_pong)
+{
+	int q[2];
+	mk(0);
+	OK(pipe(q));
+	pid_t c = CHILD({
+		char x;
+		for (int i = 0; i < 2000; i++) {
+			EQ(read(p[0], &x, 1), 1);
+			EQ(write(q[1], &x, 1), 1);
+		}
+	});
+	char x = 1;
+	for (int i = 0; i < 2000; i++) {
+		EQ(write(p[1], &x, 1), 1);
+		EQ(read(q[0], &x, 1), 1);
+	}
+	EQ(REAP(c), 0);
+}
