@@ -1,0 +1,291 @@
+package gofer
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/bits"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrExited is what every call returns once the server is gone.
+var ErrExited = errors.New("gofer exited")
+
+// calls is how many requests are under way at most; more wait.
+const calls = 64
+
+// Client makes requests. All methods may be called from any number of goroutines. Errors are the
+// server's unix.Errno, or ErrExited.
+//
+// There is no goroutine that receives: of the callers that wait for replies one reads the socket, for
+// the others too, and passes that duty on when its own reply is there. A lone caller so pays two system
+// calls and no switch between goroutines.
+type Client struct {
+	conn   int           // immutable
+	attach []AttachFlags // immutable
+
+	rpkt packet // of the caller that reads
+	rbuf []byte // likewise
+
+	mu      sync.Mutex // guards what follows
+	room    sync.Cond  // a slot became free
+	err     error      // why the connection is unusable
+	reading bool       // some caller reads
+	seq     uint32
+	slots   [calls]*call
+	used    uint64   // bitmap of slots
+	waiting uint64   // bitmap of slots whose callers wait to be woken
+	closes  []Handle // to close with the next request
+}
+
+// call is one slot: a request under way and its buffer, which the reply is received into.
+type call struct {
+	slot int
+	tag  uint32
+	pkt  packet
+	out  writer
+	wake chan struct{} // one token: look again
+
+	// Guarded by Client.mu until done.
+	reply []byte
+	fd    int
+	done  bool
+}
+
+// NewClient agrees on the protocol over conn, a SOCK_SEQPACKET socket, and takes conn over.
+func NewClient(conn int) (*Client, error) {
+	c := &Client{conn: conn, rbuf: make([]byte, MaxMessage)}
+	c.room.L = &c.mu
+	k := c.begin(opHello)
+	k.out.u32(Version)
+	r, err := c.do(k)
+	if err == nil {
+		if r.u32() != Version {
+			err = unix.EPROTONOSUPPORT
+		}
+		for range min(r.u32(), MaxMessage/4) {
+			c.attach = append(c.attach, AttachFlags(r.u32()))
+		}
+		err = c.end(k, &r, err)
+	} else {
+		c.end(k, nil, err)
+	}
+	if err != nil {
+		unix.Close(conn)
+		return nil, err
+	}
+	return c, nil
+}
+
+// Shutdown ends the connection: the server closes all handles, and calls under way and later ones
+// return ErrExited.
+func (c *Client) Shutdown() { c.fail() }
+
+// Attachments returns the flags of the server's attach points, in order. The caller must not change
+// the slice.
+func (c *Client) Attachments() []AttachFlags { return c.attach }
+
+// begin takes a slot and starts a request.
+func (c *Client) begin(o op) *call {
+	c.mu.Lock()
+	for c.used == ^uint64(0) {
+		c.room.Wait()
+	}
+	i := bits.TrailingZeros64(^c.used)
+	k := c.slots[i]
+	if k == nil {
+		k = &call{slot: i, wake: make(chan struct{}, 1), out: writer{make([]byte, 0, MaxMessage)}}
+		c.slots[i] = k
+	}
+	c.used |= 1 << i
+	c.seq++
+	k.tag = c.seq*calls + uint32(i)
+	k.fd, k.done = -1, false
+	c.mu.Unlock()
+	k.out.header(k.tag, uint16(o))
+	return k
+}
+
+// beginOn starts a request on a handle.
+func (c *Client) beginOn(o op, h Handle) *call {
+	k := c.begin(o)
+	k.out.u64(uint64(h))
+	return k
+}
+
+// end gives the slot back after the reply is decoded. It returns err, or EPROTO where the reply was
+// not what it should have been.
+func (c *Client) end(k *call, r *reader, err error) error {
+	if err == nil && r != nil && !r.end() {
+		err = unix.EPROTO
+	}
+	if k.fd >= 0 {
+		unix.Close(k.fd)
+		k.fd = -1
+	}
+	c.mu.Lock()
+	if c.used == ^uint64(0) {
+		c.room.Signal()
+	}
+	c.used &^= 1 << k.slot
+	c.mu.Unlock()
+	return err
+}
+
+// takeFD returns the donated descriptor, which then is the caller's.
+func (k *call) takeFD() int {
+	fd := k.fd
+	k.fd = -1
+	return fd
+}
+
+// do sends the request and waits for the reply, which the reader covers until end.
+func (c *Client) do(k *call) (reader, error) {
+	if len(k.out.b) > MaxMessage-8*closesMax {
+		return reader{}, unix.E2BIG
+	}
+	c.mu.Lock()
+	err := c.err
+	n := min(len(c.closes), closesMax)
+	k.trailer(c.closes[:n])
+	c.closes = c.closes[:copy(c.closes, c.closes[n:])]
+	c.mu.Unlock()
+	if err != nil {
+		return reader{}, err
+	}
+	if err := k.pkt.send(c.conn, k.out.b, -1); err != nil {
+		c.fail()
+		return reader{}, ErrExited
+	}
+
+	c.mu.Lock()
+	for !k.done && c.err == nil {
+		if c.reading {
+			c.waiting |= 1 << k.slot
+			c.mu.Unlock()
+			<-k.wake
+			c.mu.Lock()
+			c.waiting &^= 1 << k.slot
+			continue
+		}
+		c.reading = true
+		c.mu.Unlock()
+		n, fd, err := c.rpkt.recv(c.conn, c.rbuf, true)
+		c.mu.Lock()
+		c.reading = false
+		if err != nil || n == 0 || !c.deliver(n, fd) {
+			c.failLocked()
+		}
+	}
+	if !c.reading && c.waiting != 0 {
+		c.slots[bits.TrailingZeros64(c.waiting)].signal() // read on in my place
+	}
+	done, err := k.done, c.err
+	k.done = true // nothing is delivered from now on
+	c.mu.Unlock()
+	if !done {
+		return reader{}, err
+	}
+	_, code, _, body, _ := parse(k.reply)
+	if code != 0 {
+		return reader{}, unix.Errno(code)
+	}
+	return reader{b: body}, nil
+}
+
+// trailer appends handles to close and completes the request.
+func (k *call) trailer(closes []Handle) {
+	for _, h := range closes {
+		k.out.u64(uint64(h))
+	}
+	k.out.seal(len(closes))
+}
+
+func (k *call) signal() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// deliver gives the packet in c.rbuf to its call by exchanging the buffers; false where it is none
+// that a server may send. c.mu is held.
+func (c *Client) deliver(n, fd int) bool {
+	tag, _, _, _, ok := parse(c.rbuf[:n])
+	if ok {
+		k := c.slots[tag%calls]
+		if k != nil && c.used&(1<<k.slot) != 0 && k.tag == tag && !k.done {
+			k.reply = c.rbuf[:n]
+			c.rbuf = k.out.b[:MaxMessage]
+			k.out.b = k.reply[:0]
+			k.fd, k.done = fd, true
+			if c.waiting&(1<<k.slot) != 0 {
+				k.signal()
+			}
+			return true
+		}
+	}
+	if fd >= 0 {
+		unix.Close(fd)
+	}
+	return false
+}
+
+func (c *Client) fail() {
+	c.mu.Lock()
+	c.failLocked()
+	c.mu.Unlock()
+}
+
+// failLocked makes the connection unusable and wakes everybody. The socket stays open, as others may be
+// about to use its number; the process keeps it until the end.
+func (c *Client) failLocked() {
+	if c.err != nil {
+		return
+	}
+	c.err = ErrExited
+	unix.Shutdown(c.conn, unix.SHUT_RDWR)
+	for w := c.waiting; w != 0; w &= w - 1 {
+		c.slots[bits.TrailingZeros64(w)].signal()
+	}
+}
+
+// Close closes h some time later: with the next request, or after enough of them have gathered.
+// Zero is ignored.
+func (c *Client) Close(h Handle) {
+	if h == 0 {
+		return
+	}
+	c.mu.Lock()
+	c.closes = append(c.closes, h)
+	full := len(c.closes) >= closesMax
+	c.mu.Unlock()
+	if full {
+		c.Flush()
+	}
+}
+
+// Flush closes now what Close has gathered, which matters for deleted files that still take space. It
+// does not wait for the server.
+func (c *Client) Flush() {
+	var msg [headerSize + 8*closesMax]byte
+	c.mu.Lock()
+	n := min(len(c.closes), closesMax)
+	if n == 0 || c.err != nil {
+		c.mu.Unlock()
+		return
+	}
+	w := writer{msg[:0]}
+	w.header(0, uint16(opClose))
+	for _, h := range c.closes[:n] {
+		w.b = binary.LittleEndian.AppendUint64(w.b, uint64(h))
+	}
+	c.closes = c.closes[:copy(c.closes, c.closes[n:])]
+	c.mu.Unlock()
+	w.seal(n)
+	var p packet
+	if p.send(c.conn, w.b, -1) != nil {
+		c.fail()
+	}
+}

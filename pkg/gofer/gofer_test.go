@@ -1,0 +1,710 @@
+package gofer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// serve starts a server in this process and returns its client.
+func serve(t testing.TB, cfg Config) *Client {
+	t.Helper()
+	conn := serveRaw(t, cfg)
+	c, err := NewClient(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Shutdown)
+	return c
+}
+
+// serveRaw starts a server and returns the other end of its connection. The test waits for the server to
+// end.
+func serveRaw(t testing.TB, cfg Config) int {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proc, err := unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.ProcFD = proc
+	done := make(chan error, 1)
+	go func() { done <- Serve(fds[0], cfg) }()
+	t.Cleanup(func() {
+		unix.Shutdown(fds[1], unix.SHUT_RDWR)
+		unix.Close(fds[1])
+		if err := <-done; err != nil && err != ErrProtocol {
+			t.Errorf("Serve: %v", err)
+		}
+		unix.Close(fds[0])
+		unix.Close(proc)
+	})
+	return fds[1]
+}
+
+func attach(t testing.TB, dir string, flags AttachFlags) AttachPoint {
+	t.Helper()
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	return AttachPoint{FD: fd, Flags: flags}
+}
+
+// setup serves a fresh directory read-write and returns the handle of its root.
+func setup(t testing.TB) (c *Client, root Handle, dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	c = serve(t, Config{Attach: []AttachPoint{attach(t, dir, HostSockets|HostFIFOs), attach(t, dir, ReadOnly)}})
+	root, a, err := c.Attach(0)
+	if err != nil || a.Type() != unix.S_IFDIR {
+		t.Fatal(err, a)
+	}
+	return c, root, dir
+}
+
+func want(t *testing.T, what string, err, want error) {
+	t.Helper()
+	if err != want && !errors.Is(err, want) {
+		t.Errorf("%s: %v, want %v", what, err, want)
+	}
+}
+
+func must[T any](v T, err error) func(t testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func (c *Client) walk1(dir Handle, name string) (Entry, error) {
+	e, err := c.Walk(dir, []string{name}, nil)
+	if err != nil {
+		return Entry{}, err
+	}
+	return e[0], nil
+}
+
+func TestWalk(t *testing.T) {
+	c, root, dir := setup(t)
+	os.MkdirAll(dir+"/a/b/c", 0o755)
+	os.WriteFile(dir+"/a/b/c/f", []byte("hello"), 0o640)
+	os.Symlink("../x", dir+"/a/l")
+
+	e, err := c.Walk(root, []string{"a", "b", "c", "f"}, nil)
+	want(t, "walk", err, nil)
+	if len(e) != 4 || e[3].Attr.Size != 5 || e[3].Attr.Mode != unix.S_IFREG|0o640 || e[0].Attr.Type() != unix.S_IFDIR {
+		t.Fatalf("%+v", e)
+	}
+	var st unix.Stat_t
+	unix.Stat(dir+"/a/b/c/f", &st)
+	if a := e[3].Attr; a.Ino != st.Ino || a.Dev != uint64(unix.Major(st.Dev))<<32|uint64(unix.Minor(st.Dev)) || a.Mtime.Sec != st.Mtim.Sec || a.Btime.Sec == 0 {
+		t.Errorf("attributes %+v", a)
+	}
+	var a Attr
+	want(t, "stat", c.Stat(e[3].Handle, &a), nil)
+	if a != e[3].Attr {
+		t.Errorf("stat %+v", a)
+	}
+
+	e, err = c.Walk(root, []string{"a", "b", "x", "y"}, e[:0])
+	want(t, "missing", err, unix.ENOENT)
+	if len(e) != 2 {
+		t.Errorf("missing: %d entries", len(e))
+	}
+	e, err = c.Walk(root, []string{"nope", "y"}, e[:0])
+	want(t, "missing at once", err, unix.ENOENT)
+	e, err = c.Walk(root, []string{"a", "l", "y"}, e[:0])
+	want(t, "through a link", err, nil)
+	if len(e) != 2 || e[1].Target != "../x" {
+		t.Errorf("link: %+v", e)
+	}
+	target, err := c.Readlink(e[1].Handle)
+	if err != nil || target != "../x" {
+		t.Error(target, err)
+	}
+	e, err = c.Walk(root, []string{"a", "b", "c", "f", "g"}, e[:0])
+	if err != nil || len(e) != 4 {
+		t.Errorf("through a file: %d, %v", len(e), err)
+	}
+	_, err = c.Walk(e[3].Handle, []string{"x"}, nil)
+	want(t, "from a file", err, unix.ENOTDIR)
+
+	e, fd, err := c.WalkOpen(root, []string{"a", "b", "c", "f"}, nil)
+	if err != nil || fd < 0 || len(e) != 4 {
+		t.Fatal(err, fd)
+	}
+	var b [9]byte
+	if n, err := unix.Pread(fd, b[:], 0); n != 5 || err != nil {
+		t.Error(n, err)
+	}
+	unix.Close(fd)
+	if _, fd, err = c.WalkOpen(root, []string{"a", "b"}, nil); fd >= 0 || err != nil {
+		t.Error("a directory was donated", err)
+	}
+	for _, h := range e {
+		c.Close(h.Handle)
+	}
+	c.Flush()
+	want(t, "closed", c.Stat(e[0].Handle, &a), unix.EBADF)
+	want(t, "no handle", c.Stat(0, &a), unix.EBADF)
+	_, _, err = c.Attach(7)
+	want(t, "attach", err, unix.ENODEV)
+}
+
+func TestNames(t *testing.T) {
+	c, root, _ := setup(t)
+	long := string(make([]byte, 256))
+	for name, errno := range map[string]error{"": unix.ENOENT, ".": unix.EINVAL, "..": unix.EINVAL, "a/b": unix.EINVAL, "/": unix.EINVAL, "/etc": unix.EINVAL, "a\x00b": unix.EBADMSG, long: unix.ENAMETOOLONG} {
+		_, err := c.walk1(root, name)
+		want(t, fmt.Sprintf("walk %q", name), err, errno)
+		if name != "" {
+			_, _, _, err = c.Create(root, name, unix.O_RDWR, 0o600, 0, 0)
+			want(t, fmt.Sprintf("create %q", name), err, errno)
+		}
+		_, _, err = c.Mkdir(root, name, 0o700, 0, 0)
+		want(t, fmt.Sprintf("mkdir %q", name), err, errno)
+		want(t, fmt.Sprintf("unlink %q", name), c.Unlink(root, name, true), errno)
+		want(t, fmt.Sprintf("rename from %q", name), c.Rename(root, name, root, "x", 0), errno)
+		want(t, fmt.Sprintf("rename to %q", name), c.Rename(root, "x", root, name, 0), errno)
+		_, _, err = c.Symlink(root, name, "x", 0, 0)
+		want(t, fmt.Sprintf("symlink %q", name), err, errno)
+		_, _, err = c.Mknod(root, name, unix.S_IFIFO, 0o600, 0, 0, 0)
+		want(t, fmt.Sprintf("mknod %q", name), err, errno)
+	}
+}
+
+func TestCreate(t *testing.T) {
+	c, root, dir := setup(t)
+	old := unix.Umask(0o77)
+	defer unix.Umask(old)
+	h, a, fd, err := c.Create(root, "f", unix.O_RDWR, 0o4755, 1000, 1001)
+	if err != nil || a.Mode != unix.S_IFREG|0o4755 || a.UID != 1000 || a.GID != 1001 {
+		t.Fatalf("%+v %v", a, err)
+	}
+	if n, err := unix.Write(fd, []byte("data")); n != 4 || err != nil {
+		t.Error(n, err)
+	}
+	if f, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); f&unix.FD_CLOEXEC == 0 {
+		t.Error("donated descriptor survives exec")
+	}
+	unix.Close(fd)
+	_, _, _, err = c.Create(root, "f", unix.O_RDWR, 0o755, 0, 0)
+	want(t, "again", err, unix.EEXIST)
+	want(t, "stat", c.Stat(h, &a), nil)
+	if a.Size != 4 {
+		t.Error(a.Size)
+	}
+	_, err = c.Open(h, unix.O_RDWR|unix.O_CREAT)
+	want(t, "open with O_CREAT", err, unix.EINVAL)
+	fd = must(c.Open(h, unix.O_WRONLY|unix.O_TRUNC|unix.O_APPEND))(t)
+	unix.Close(fd)
+	c.Stat(h, &a)
+	if a.Size != 0 {
+		t.Error("not truncated")
+	}
+
+	d, a, err := c.Mkdir(root, "d", 0o2775, 5, 6)
+	if err != nil || a.Mode != unix.S_IFDIR|0o2775 || a.UID != 5 || a.GID != 6 {
+		t.Fatalf("%+v %v", a, err)
+	}
+	// below a set-group-ID directory the client decides, too
+	_, a, fd, err = c.Create(d, "g", unix.O_RDONLY, 0o666, 7, 8)
+	if err != nil || a.Mode != unix.S_IFREG|0o666 || a.UID != 7 || a.GID != 8 {
+		t.Fatalf("%+v %v", a, err)
+	}
+	unix.Close(fd)
+	_, err = c.Open(d, unix.O_RDONLY)
+	want(t, "open directory", err, unix.EISDIR)
+
+	l, a, err := c.Symlink(root, "l", "/etc/passwd", 9, 10)
+	if err != nil || a.UID != 9 || a.GID != 10 {
+		t.Fatalf("%+v %v", a, err)
+	}
+	_, err = c.Open(l, unix.O_RDONLY)
+	want(t, "open link", err, unix.ELOOP)
+
+	for _, typ := range []uint32{unix.S_IFIFO, unix.S_IFSOCK, unix.S_IFREG, unix.S_IFCHR} {
+		name := fmt.Sprint("n", typ)
+		_, a, err := c.Mknod(root, name, typ, 0o622, 11, 12, 0)
+		if err != nil || a.Mode != typ|0o622 || a.UID != 11 || a.Rdev != 0 {
+			t.Errorf("mknod %o: %+v %v", typ, a, err)
+		}
+	}
+	_, _, err = c.Mknod(root, "null", unix.S_IFCHR, 0o666, 0, 0, 1<<32|3)
+	want(t, "device", err, unix.EPERM)
+	_, _, err = c.Mknod(root, "disk", unix.S_IFBLK, 0o666, 0, 0, 0)
+	want(t, "block device", err, unix.EPERM)
+
+	h, a, fd, err = c.Create(root, "", unix.O_RDWR, 0o640, 13, 14)
+	if err != nil || a.UID != 13 || a.Nlink != 0 {
+		t.Fatalf("%+v %v", a, err)
+	}
+	unix.Close(fd)
+	want(t, "link", c.Link(h, d, "named", &a), nil)
+	if a.Nlink != 1 {
+		t.Errorf("%+v", a)
+	}
+	if _, err := os.Stat(dir + "/d/named"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSetAttr(t *testing.T) {
+	c, root, _ := setup(t)
+	h, _, fd, err := c.Create(root, "f", unix.O_RDWR, 0o644, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(fd)
+	var a Attr
+	set := SetAttr{Mask: SetMode | SetUID | SetGID | SetSize | SetAtime | SetMtime, Mode: 0o6711, UID: 3, GID: 4, Size: 1 << 20, Atime: Time{5, 6}, Mtime: Time{7, 8}}
+	want(t, "set", c.SetAttr(h, &set, &a), nil)
+	if a.Mode != unix.S_IFREG|0o6711 || a.UID != 3 || a.GID != 4 || a.Size != 1<<20 || a.Atime != (Time{5, 6}) || a.Mtime != (Time{7, 8}) {
+		t.Errorf("%+v", a)
+	}
+	want(t, "one time", c.SetAttr(h, &SetAttr{Mask: SetMtimeNow}, &a), nil)
+	if a.Atime != (Time{5, 6}) || a.Mtime.Sec < 1e9 {
+		t.Errorf("%+v", a)
+	}
+	want(t, "negative size", c.SetAttr(h, &SetAttr{Mask: SetSize, Size: 1 << 63}, &a), unix.EINVAL)
+	want(t, "unknown bit", c.SetAttr(h, &SetAttr{Mask: 1 << 20}, &a), unix.EINVAL)
+	want(t, "type in mode", c.SetAttr(h, &SetAttr{Mask: SetMode, Mode: unix.S_IFLNK}, &a), unix.EINVAL)
+	want(t, "size of directory", c.SetAttr(root, &SetAttr{Mask: SetSize}, &a), unix.EISDIR)
+	l, _, _ := c.Symlink(root, "l", "f", 0, 0)
+	want(t, "chown link", c.SetAttr(l, &SetAttr{Mask: SetUID | SetMtime, UID: 9, Mtime: Time{1, 2}}, &a), nil)
+	if a.Type() != unix.S_IFLNK || a.UID != 9 || a.Mtime != (Time{1, 2}) {
+		t.Errorf("%+v", a)
+	}
+	want(t, "chmod link", c.SetAttr(l, &SetAttr{Mask: SetMode, Mode: 0o600}, &a), unix.EOPNOTSUPP)
+}
+
+func TestNamespace(t *testing.T) {
+	c, root, dir := setup(t)
+	d, _, _ := c.Mkdir(root, "d", 0o755, 0, 0)
+	os.WriteFile(dir+"/f", []byte("f"), 0o644)
+	os.WriteFile(dir+"/g", []byte("gg"), 0o644)
+	f := must(c.walk1(root, "f"))(t)
+	var a Attr
+	want(t, "link", c.Link(f.Handle, d, "f2", &a), nil)
+	if a.Nlink != 2 || a.Ino != f.Attr.Ino {
+		t.Errorf("%+v", a)
+	}
+	want(t, "link again", c.Link(f.Handle, d, "f2", &a), unix.EEXIST)
+	want(t, "link directory", c.Link(d, root, "d2", &a), unix.EPERM)
+	want(t, "noreplace", c.Rename(root, "f", root, "g", unix.RENAME_NOREPLACE), unix.EEXIST)
+	want(t, "exchange", c.Rename(root, "f", root, "g", unix.RENAME_EXCHANGE), nil)
+	if e := must(c.walk1(root, "g"))(t); e.Attr.Ino != f.Attr.Ino {
+		t.Error("not exchanged")
+	}
+	want(t, "whiteout", c.Rename(root, "f", root, "g", unix.RENAME_WHITEOUT), unix.EINVAL)
+	want(t, "rename", c.Rename(root, "g", d, "h", 0), nil)
+	want(t, "rename into itself", c.Rename(root, "d", d, "x", 0), unix.EINVAL)
+	want(t, "rmdir full", c.Unlink(root, "d", true), unix.ENOTEMPTY)
+	want(t, "unlink dir", c.Unlink(root, "d", false), unix.EISDIR)
+	want(t, "unlink", c.Unlink(d, "h", false), nil)
+	want(t, "unlink", c.Unlink(d, "f2", false), nil)
+	want(t, "rmdir", c.Unlink(root, "d", true), nil)
+	// the handle outlives the names
+	want(t, "stat", c.Stat(f.Handle, &a), nil)
+	if a.Nlink != 0 {
+		t.Errorf("%+v", a)
+	}
+	unix.Close(must(c.Open(f.Handle, unix.O_RDONLY))(t))
+	var s StatFS
+	want(t, "statfs", c.StatFS(root, &s), nil)
+	if s.Bsize == 0 || s.Namelen == 0 {
+		t.Errorf("%+v", s)
+	}
+	want(t, "fsync", c.Fsync(root, false), nil)
+	want(t, "fdatasync", c.Fsync(f.Handle, true), nil)
+	l, _, _ := c.Symlink(root, "l", "f", 0, 0)
+	want(t, "link of link", c.Link(l, root, "l2", &a), nil)
+	if a.Type() != unix.S_IFLNK || a.Nlink != 2 {
+		t.Errorf("%+v", a)
+	}
+}
+
+func TestReadDir(t *testing.T) {
+	c, root, dir := setup(t)
+	ents, next, err := c.ReadDir(root, true, nil)
+	if len(ents) != 0 || next != 0 || err != nil {
+		t.Fatal(ents, next, err)
+	}
+	const n = 3000
+	var names []string
+	for i := range n {
+		name := fmt.Sprintf("file-%d-%s", i, string(make([]byte, 0)))
+		names = append(names, name)
+		os.WriteFile(filepath.Join(dir, name), nil, 0o600)
+	}
+	slices.Sort(names)
+	for _, attrs := range []bool{false, true} {
+		ents = ents[:0]
+		batches := 0
+		for h := root; h != 0; h = next {
+			if ents, next, err = c.ReadDir(h, attrs, ents); err != nil {
+				t.Fatal(err)
+			}
+			batches++
+		}
+		var got []string
+		for _, e := range ents {
+			got = append(got, e.Name)
+			if e.Type != unix.DT_REG || attrs && (e.Attr.Mode != unix.S_IFREG|0o600 || e.Attr.Ino != e.Ino) {
+				t.Fatalf("%+v", e)
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, names) {
+			t.Errorf("attrs %v: %d names in %d batches", attrs, len(got), batches)
+		}
+	}
+	_, s, err := c.ReadDir(root, true, nil)
+	if s == 0 || err != nil {
+		t.Fatal(s, err)
+	}
+	_, err = c.walk1(s, "file-1-")
+	want(t, "walk from a stream", err, unix.EBADF)
+	want(t, "rename in a stream", c.Rename(s, "a", root, "b", 0), unix.EBADF)
+	c.Close(s)
+	c.Flush()
+	_, _, err = c.ReadDir(s, true, nil)
+	want(t, "closed stream", err, unix.EBADF)
+	f := must(c.walk1(root, "file-1-"))(t)
+	_, _, err = c.ReadDir(f.Handle, true, nil)
+	want(t, "file", err, unix.ENOTDIR)
+}
+
+func TestXattr(t *testing.T) {
+	c, root, _ := setup(t)
+	h, _, fd, err := c.Create(root, "f", unix.O_RDWR, 0o644, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(fd)
+	if err := c.SetXattr(h, "user.a", []byte("value"), 0); err != nil {
+		t.Skip("no extended attributes here:", err)
+	}
+	want(t, "create", c.SetXattr(h, "user.a", []byte("x"), unix.XATTR_CREATE), unix.EEXIST)
+	want(t, "replace", c.SetXattr(h, "user.b", []byte("x"), unix.XATTR_REPLACE), unix.ENODATA)
+	want(t, "empty", c.SetXattr(h, "user.empty", nil, 0), nil)
+	want(t, "trusted", c.SetXattr(h, "trusted.x", nil, 0), unix.EOPNOTSUPP)
+	want(t, "selinux", c.SetXattr(h, "security.selinux", nil, 0), unix.EOPNOTSUPP)
+	var b [64]byte
+	n, err := c.GetXattr(h, "user.a", b[:])
+	if string(b[:n]) != "value" || err != nil {
+		t.Error(n, err)
+	}
+	if n, err = c.GetXattr(h, "user.a", nil); n != 5 || err != nil {
+		t.Error(n, err)
+	}
+	_, err = c.GetXattr(h, "user.a", b[:2])
+	want(t, "small", err, unix.ERANGE)
+	if n, err = c.GetXattr(h, "user.empty", b[:]); n != 0 || err != nil {
+		t.Error(n, err)
+	}
+	if n, err = c.GetXattr(h, "user.a", make([]byte, 1<<20)); n != 5 || err != nil {
+		t.Error(n, err)
+	}
+	names, err := c.ListXattr(h)
+	if s := string(names); err != nil || s != "user.a\x00user.empty\x00" && s != "user.empty\x00user.a\x00" {
+		t.Errorf("%q %v", names, err)
+	}
+	want(t, "remove", c.RemoveXattr(h, "user.a"), nil)
+	_, err = c.GetXattr(h, "user.a", b[:])
+	want(t, "removed", err, unix.ENODATA)
+	_, err = c.GetXattr(h, "user."+string(make([]byte, 300)), b[:])
+	want(t, "long name", err, unix.ERANGE)
+	p, _, _ := c.Mknod(root, "p", unix.S_IFIFO, 0o600, 0, 0, 0)
+	want(t, "user on a FIFO", c.SetXattr(p, "user.x", []byte("x"), 0), unix.EPERM)
+}
+
+func TestReadOnly(t *testing.T) {
+	c, rw, dir := setup(t)
+	os.WriteFile(dir+"/f", []byte("x"), 0o644)
+	os.Mkdir(dir+"/d", 0o755)
+	root, _, err := c.Attach(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := must(c.walk1(root, "f"))(t)
+	rwf := must(c.walk1(rw, "f"))(t)
+	d := must(c.walk1(root, "d"))(t)
+	var a Attr
+	refused := func(what string, err error) { t.Helper(); want(t, what, err, unix.EROFS) }
+	_, _, _, err = c.Create(root, "x", unix.O_RDONLY, 0o600, 0, 0)
+	refused("create", err)
+	_, _, _, err = c.Create(root, "", unix.O_RDWR, 0o600, 0, 0)
+	refused("temporary", err)
+	_, _, err = c.Mkdir(root, "x", 0o700, 0, 0)
+	refused("mkdir", err)
+	_, _, err = c.Symlink(d.Handle, "x", "y", 0, 0)
+	refused("symlink", err)
+	_, _, err = c.Mknod(root, "x", unix.S_IFIFO, 0o600, 0, 0, 0)
+	refused("mknod", err)
+	refused("link", c.Link(f.Handle, root, "x", &a))
+	refused("link from elsewhere", c.Link(rwf.Handle, root, "x", &a))
+	refused("rename", c.Rename(root, "f", root, "x", 0))
+	want(t, "rename out", c.Rename(root, "f", rw, "x", 0), unix.EXDEV)
+	want(t, "rename in", c.Rename(rw, "f", root, "x", 0), unix.EXDEV)
+	want(t, "link out", c.Link(f.Handle, rw, "x", &a), unix.EXDEV)
+	refused("unlink", c.Unlink(root, "f", false))
+	for mask := SetMask(1); mask < setAll; mask <<= 1 {
+		refused(fmt.Sprint("setattr ", mask), c.SetAttr(f.Handle, &SetAttr{Mask: mask}, &a))
+	}
+	refused("setxattr", c.SetXattr(f.Handle, "user.x", nil, 0))
+	refused("removexattr", c.RemoveXattr(f.Handle, "user.x"))
+	for _, flags := range []uint32{unix.O_WRONLY, unix.O_RDWR, unix.O_RDONLY | unix.O_TRUNC, unix.O_ACCMODE} {
+		_, err = c.Open(f.Handle, flags)
+		refused(fmt.Sprintf("open %#x", flags), err)
+	}
+	fd := must(c.Open(f.Handle, unix.O_RDONLY))(t)
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte("y")); err == nil {
+		t.Error("wrote to a read-only attach point")
+	}
+	if b, _ := os.ReadFile(dir + "/f"); string(b) != "x" {
+		t.Error("changed")
+	}
+}
+
+func TestSpecialFiles(t *testing.T) {
+	c, root, dir := setup(t)
+	unix.Mkfifo(dir+"/p", 0o600)
+	p := must(c.walk1(root, "p"))(t)
+	_, err := c.Open(p.Handle, unix.O_WRONLY)
+	want(t, "FIFO without a reader", err, unix.ENXIO)
+	unix.Close(must(c.Open(p.Handle, unix.O_RDONLY))(t))
+
+	l, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(l)
+	t.Chdir(dir)
+	if err := unix.Bind(l, &unix.SockaddrUnix{Name: "s"}); err != nil {
+		t.Fatal(err)
+	}
+	unix.Listen(l, 1)
+	s := must(c.walk1(root, "s"))(t)
+	_, err = c.Open(s.Handle, unix.O_RDONLY)
+	want(t, "open socket", err, unix.ENXIO)
+	fd := must(c.Connect(s.Handle, unix.SOCK_STREAM))(t)
+	defer unix.Close(fd)
+	conn, _, err := unix.Accept(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(conn)
+	unix.Write(fd, []byte("hi"))
+	var b [4]byte
+	if n, err := unix.Read(conn, b[:]); n != 2 || err != nil {
+		t.Error(n, err)
+	}
+	_, err = c.Connect(s.Handle, 77)
+	want(t, "socket type", err, unix.EINVAL)
+	_, err = c.Connect(p.Handle, unix.SOCK_STREAM)
+	want(t, "connect to FIFO", err, unix.ECONNREFUSED)
+
+	ro, _, _ := c.Attach(1)
+	s = must(c.walk1(ro, "s"))(t)
+	_, err = c.Connect(s.Handle, unix.SOCK_STREAM)
+	want(t, "connect without policy", err, unix.EPERM)
+	p = must(c.walk1(ro, "p"))(t)
+	_, err = c.Open(p.Handle, unix.O_RDONLY)
+	want(t, "FIFO without policy", err, unix.EPERM)
+}
+
+func TestDevices(t *testing.T) {
+	at := attach(t, "/dev", 0)
+	at.Devices = []uint64{1<<32 | 3}
+	c := serve(t, Config{Attach: []AttachPoint{at, attach(t, "/dev/null", 0)}})
+	root, _, _ := c.Attach(0)
+	null := must(c.walk1(root, "null"))(t)
+	unix.Close(must(c.Open(null.Handle, unix.O_RDWR))(t))
+	zero := must(c.walk1(root, "zero"))(t)
+	_, err := c.Open(zero.Handle, unix.O_RDONLY)
+	want(t, "device that is not listed", err, unix.EPERM)
+	file, a, err := c.Attach(1)
+	if err != nil || a.Type() != unix.S_IFCHR {
+		t.Error(a, err)
+	}
+	_, err = c.Open(file, unix.O_RDONLY)
+	want(t, "attached device without policy", err, unix.EPERM)
+}
+
+func TestHandleLimit(t *testing.T) {
+	dir := t.TempDir()
+	os.WriteFile(dir+"/f", nil, 0o600)
+	c := serve(t, Config{Attach: []AttachPoint{attach(t, dir, 0)}, MaxHandles: 4})
+	root, _, err := c.Attach(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e []Entry
+	for range 3 {
+		if e, err = c.Walk(root, []string{"f"}, e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = c.Walk(root, []string{"f"}, nil)
+	want(t, "table full", err, unix.EMFILE)
+	_, _, _, err = c.Create(root, "g", unix.O_RDWR, 0o600, 0, 0)
+	want(t, "create with the table full", err, unix.EMFILE)
+	if _, err := os.Stat(dir + "/g"); err == nil {
+		t.Error("the file that failed stayed")
+	}
+	c.Close(e[1].Handle)
+	c.Flush()
+	again, err := c.walk1(root, "f")
+	want(t, "after a close", err, nil)
+	if again.Handle == e[1].Handle {
+		t.Error("handle used again")
+	}
+}
+
+func TestConcurrent(t *testing.T) {
+	c, root, dir := setup(t)
+	for i := range 100 {
+		os.WriteFile(fmt.Sprintf("%s/f%d", dir, i), make([]byte, i), 0o600)
+	}
+	var wg sync.WaitGroup
+	for g := range 100 { // more than there are slots
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for i := range 50 {
+				n := (g + i) % 100
+				e, fd, err := c.WalkOpen(root, []string{fmt.Sprint("f", n)}, nil)
+				if err != nil || e[0].Attr.Size != uint64(n) || fd < 0 {
+					t.Errorf("%d: %v %v", n, e, err)
+					return
+				}
+				var st unix.Stat_t
+				if unix.Fstat(fd, &st); st.Ino != e[0].Attr.Ino {
+					t.Error("descriptor of another file")
+				}
+				unix.Close(fd)
+				c.Close(e[0].Handle)
+			}
+		}()
+	}
+	wg.Wait()
+}
+
+func TestServerDies(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A server that answers Hello, takes requests and dies.
+	go func() {
+		var p packet
+		b := make([]byte, MaxMessage)
+		n, _, _ := p.recv(fds[0], b, false)
+		tag, _, _, _, _ := parse(b[:n])
+		w := writer{}
+		w.header(tag, 0)
+		w.u32(Version)
+		w.u32(0)
+		w.seal(0)
+		p.send(fds[0], w.b, -1)
+		for range 3 {
+			p.recv(fds[0], b, false)
+		}
+		unix.Close(fds[0])
+	}()
+	c, err := NewClient(fds[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[1])
+	var wg sync.WaitGroup
+	for range 10 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			var a Attr
+			want(t, "call", c.Stat(1, &a), ErrExited)
+		}()
+	}
+	wg.Wait()
+	var a Attr
+	want(t, "later call", c.Stat(1, &a), ErrExited)
+	c.Close(5)
+	c.Flush()
+}
+
+func TestAllocations(t *testing.T) {
+	c, root, dir := setup(t)
+	os.MkdirAll(dir+"/a/b", 0o755)
+	var a Attr
+	if n := testing.AllocsPerRun(50, func() { c.Stat(root, &a) }); n > 0 {
+		t.Errorf("Stat: %v allocations, both sides", n)
+	}
+	names := []string{"a", "b"}
+	var out []Entry
+	if n := testing.AllocsPerRun(50, func() {
+		out, _ = c.Walk(root, names, out[:0])
+		for i := range out {
+			c.Close(out[i].Handle)
+		}
+	}); n > 3 { // the server's objects
+		t.Errorf("Walk: %v allocations, both sides", n)
+	}
+}
+
+func BenchmarkStat(b *testing.B) {
+	c, root, _ := setup(b)
+	var a Attr
+	for b.Loop() {
+		c.Stat(root, &a)
+	}
+}
+
+func BenchmarkWalk5(b *testing.B) {
+	c, root, dir := setup(b)
+	os.MkdirAll(dir+"/a/b/c/d", 0o755)
+	os.WriteFile(dir+"/a/b/c/d/f", nil, 0o600)
+	names := []string{"a", "b", "c", "d", "f"}
+	var out []Entry
+	for b.Loop() {
+		var err error
+		if out, err = c.Walk(root, names, out[:0]); err != nil {
+			b.Fatal(err)
+		}
+		for i := range out {
+			c.Close(out[i].Handle)
+		}
+	}
+}
+
+func BenchmarkOpenClose(b *testing.B) {
+	c, root, dir := setup(b)
+	os.WriteFile(dir+"/f", nil, 0o600)
+	e, err := c.walk1(root, "f")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		fd, err := c.Open(e.Handle, unix.O_RDONLY)
+		if err != nil {
+			b.Fatal(err)
+		}
+		unix.Close(fd)
+	}
+}

@@ -1,0 +1,127 @@
+package gofer
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// packet is the state of one message's transfer. It lives on the heap with its owner, so that the
+// system calls below allocate nothing.
+type packet struct {
+	msg  unix.Msghdr
+	iov  unix.Iovec
+	ctrl [ctrlSize]byte
+}
+
+// ctrlSize is CMSG_SPACE of one descriptor.
+const ctrlSize = unix.SizeofCmsghdr + 8
+
+// send transmits b, and fd unless it is negative.
+func (p *packet) send(conn int, b []byte, fd int) error {
+	p.iov.Base = &b[0]
+	p.iov.SetLen(len(b))
+	p.msg = unix.Msghdr{Iov: &p.iov, Iovlen: 1}
+	if fd >= 0 {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&p.ctrl))
+		h.Level = unix.SOL_SOCKET
+		h.Type = unix.SCM_RIGHTS
+		h.SetLen(unix.SizeofCmsghdr + 4)
+		*(*int32)(unsafe.Pointer(&p.ctrl[unix.SizeofCmsghdr])) = int32(fd)
+		p.msg.Control = &p.ctrl[0]
+		p.msg.SetControllen(ctrlSize)
+	}
+	for {
+		_, _, e := unix.Syscall(unix.SYS_SENDMSG, uintptr(conn), uintptr(unsafe.Pointer(&p.msg)), unix.MSG_NOSIGNAL)
+		switch e {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return e
+		}
+	}
+}
+
+// recv receives a packet into b: its length, 0 when the peer is gone. A packet longer than b is cut,
+// which its length field reveals. With fds unset descriptors that come along are dropped by the
+// kernel; otherwise the first is returned, or -1.
+func (p *packet) recv(conn int, b []byte, fds bool) (n, fd int, err error) {
+	p.iov.Base = &b[0]
+	p.iov.SetLen(len(b))
+	for {
+		p.msg = unix.Msghdr{Iov: &p.iov, Iovlen: 1}
+		if fds {
+			p.msg.Control = &p.ctrl[0]
+			p.msg.SetControllen(unix.SizeofCmsghdr + 4) // room for one
+		}
+		r, _, e := unix.Syscall(unix.SYS_RECVMSG, uintptr(conn), uintptr(unsafe.Pointer(&p.msg)), unix.MSG_CMSG_CLOEXEC)
+		if e == unix.EINTR {
+			continue
+		}
+		if e != 0 {
+			return 0, -1, e
+		}
+		fd = -1
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&p.ctrl))
+		if fds && p.msg.Controllen >= unix.SizeofCmsghdr+4 && h.Level == unix.SOL_SOCKET && h.Type == unix.SCM_RIGHTS {
+			fd = int(*(*int32)(unsafe.Pointer(&p.ctrl[unix.SizeofCmsghdr])))
+		}
+		return int(r), fd, nil
+	}
+}
+
+var emptyName = [1]byte{} // the name of the descriptor itself, with AT_EMPTY_PATH
+
+// beneath confines a lookup to what lies below the directory, through no link of any kind.
+const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_SYMLINKS
+
+// openBeneath opens a component of dir.
+func openBeneath(dir int, name cstr, flags, mode uint64) (int, error) {
+	how := unix.OpenHow{Flags: flags | unix.O_NOFOLLOW | unix.O_CLOEXEC, Mode: mode, Resolve: beneath}
+	for try := 0; ; try++ {
+		fd, _, e := unix.Syscall6(unix.SYS_OPENAT2, uintptr(dir), uintptr(unsafe.Pointer(&name[0])), uintptr(unsafe.Pointer(&how)), unix.SizeofOpenHow, 0, 0)
+		switch {
+		case e == 0:
+			return int(fd), nil
+		case e == unix.EINTR, e == unix.EAGAIN && try < 100: // EAGAIN: a rename or mount raced
+			continue
+		}
+		return -1, e
+	}
+}
+
+// statFD reads the attributes of the object that fd is open on, symbolic link or not.
+func statFD(fd int, st *unix.Statx_t) error {
+	_, _, e := unix.Syscall6(unix.SYS_STATX, uintptr(fd), uintptr(unsafe.Pointer(&emptyName)), unix.AT_EMPTY_PATH|unix.AT_NO_AUTOMOUNT,
+		unix.STATX_BASIC_STATS|unix.STATX_BTIME, uintptr(unsafe.Pointer(st)), 0)
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
+// decimal is the name of fd in /proc/self/fd.
+type decimal [12]byte
+
+func (d *decimal) set(fd int) cstr {
+	i := len(d) - 1
+	d[i] = 0
+	for v := uint32(fd); ; v /= 10 {
+		i--
+		d[i] = byte('0' + v%10)
+		if v < 10 {
+			return d[i:]
+		}
+	}
+}
+
+// statName reads the attributes of a component of dir, without following it.
+func statName(dir int, name cstr, st *unix.Statx_t) error {
+	_, _, e := unix.Syscall6(unix.SYS_STATX, uintptr(dir), uintptr(unsafe.Pointer(&name[0])), unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT,
+		unix.STATX_BASIC_STATS|unix.STATX_BTIME, uintptr(unsafe.Pointer(st)), 0)
+	if e != 0 {
+		return e
+	}
+	return nil
+}

@@ -1,0 +1,100 @@
+package gofer
+
+import "golang.org/x/sys/unix"
+
+// Handle names an object that the server holds open for the client. Zero is no handle. Handles are
+// not reused: a closed one stays invalid (EBADF).
+type Handle uint64
+
+// Time is a file time.
+type Time struct {
+	Sec  int64
+	Nsec uint32
+}
+
+// Attr is what statx(2) tells of a file.
+type Attr struct {
+	Ino                        uint64
+	Dev, Rdev                  uint64 // major<<32 | minor
+	Size, Blocks               uint64 // bytes; units of 512 bytes
+	Flags                      uint64 // STATX_ATTR_*
+	Mode                       uint32 // type and permissions
+	Nlink, UID, GID, Blksize   uint32
+	Mask                       uint32 // STATX_*: what the host filled in
+	Atime, Mtime, Ctime, Btime Time
+}
+
+// Type is the S_IFMT part of the mode.
+func (a *Attr) Type() uint32 { return a.Mode & unix.S_IFMT }
+
+// fill copies from the host's form.
+func (a *Attr) fill(st *unix.Statx_t) {
+	*a = Attr{
+		Ino: st.Ino, Dev: uint64(st.Dev_major)<<32 | uint64(st.Dev_minor), Rdev: uint64(st.Rdev_major)<<32 | uint64(st.Rdev_minor),
+		Size: st.Size, Blocks: st.Blocks, Flags: st.Attributes,
+		Mode: uint32(st.Mode), Nlink: st.Nlink, UID: st.Uid, GID: st.Gid, Blksize: st.Blksize, Mask: st.Mask,
+		Atime: Time{st.Atime.Sec, st.Atime.Nsec}, Mtime: Time{st.Mtime.Sec, st.Mtime.Nsec},
+		Ctime: Time{st.Ctime.Sec, st.Ctime.Nsec}, Btime: Time{st.Btime.Sec, st.Btime.Nsec},
+	}
+}
+
+// Entry is a component that Walk found.
+type Entry struct {
+	Handle Handle
+	Attr   Attr
+	Target string // of a symbolic link
+}
+
+// Dirent is a directory entry. ReadDir leaves out "." and "..".
+type Dirent struct {
+	Name string
+	Ino  uint64
+	Type uint8 // DT_*
+	Attr Attr  // where asked for, and Attr.Mask is not zero: the entry may vanish meanwhile
+}
+
+// SetAttr selects by Mask what to change.
+type SetAttr struct {
+	Mask         SetMask
+	Mode         uint32 // permission bits
+	UID, GID     uint32
+	Size         uint64
+	Atime, Mtime Time
+}
+
+// SetMask says which fields of a SetAttr count. The Now variants set a time to the host's clock.
+type SetMask uint32
+
+const (
+	SetMode SetMask = 1 << iota
+	SetUID
+	SetGID
+	SetSize
+	SetAtime
+	SetAtimeNow
+	SetMtime
+	SetMtimeNow
+	setAll = 1<<iota - 1
+)
+
+// StatFS is what statfs(2) tells of a file system.
+type StatFS struct {
+	Type, Bsize, Frsize, Flags         uint64
+	Blocks, Bfree, Bavail, Files, Free uint64
+	Namelen                            uint64
+}
+
+// AttachFlags are the policy of an attach point.
+type AttachFlags uint32
+
+const (
+	// ReadOnly refuses every change with EROFS.
+	ReadOnly AttachFlags = 1 << iota
+	// HostSockets allows Connect to sockets below the attach point.
+	HostSockets
+	// HostFIFOs allows Open of FIFOs.
+	HostFIFOs
+)
+
+// OpenFlags are the open(2) flags that Open and Create take; others are EINVAL.
+const OpenFlags = unix.O_ACCMODE | unix.O_TRUNC | unix.O_APPEND | unix.O_DIRECT | unix.O_SYNC | unix.O_DSYNC | unix.O_NOATIME
