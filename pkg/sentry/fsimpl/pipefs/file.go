@@ -4,8 +4,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"husk/pkg/abi/linux"
-	"husk/pkg/sentry/fsimpl/uio"
 	"husk/pkg/sentry/mm"
+	"husk/pkg/sentry/uio"
 	"husk/pkg/sentry/vfs"
 	"husk/pkg/sentry/waiter"
 )
