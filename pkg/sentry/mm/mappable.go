@@ -59,17 +59,23 @@ type MappedFile interface {
 // Mappable.
 type MappingSet struct {
 	mu    sync.Mutex
-	users map[*MemoryManager]int // number of vmas by address space; protected by mu
+	users map[*MemoryManager]int // bytes that are mapped, by address space; protected by mu
+	// onUnused, if not nil, is called when the last mapping goes, with mm's lock held; immutable.
+	onUnused func()
 }
 
 func (s *MappingSet) add(m *MemoryManager, n int) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.users == nil {
 		s.users = make(map[*MemoryManager]int)
 	}
 	if s.users[m] += n; s.users[m] == 0 {
 		delete(s.users, m)
+	}
+	unused := len(s.users) == 0
+	s.mu.Unlock()
+	if unused && s.onUnused != nil {
+		s.onUnused()
 	}
 }
 

@@ -33,6 +33,8 @@ type MemoryManager struct {
 	brk    AddrRange // Len is not rounded to pages
 	info   ProcInfo
 	stats  accounts
+	files  map[MappedFile]uint64 // bytes mapped of each; see fileBytes
+	dead   []MappedFile          // files to drop when mu is released
 	// lockFuture is the MCL_* flags of mlockall(2) that hold for later mappings.
 	lockFuture int
 	maxMaps    int
