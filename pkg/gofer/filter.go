@@ -12,7 +12,7 @@ import (
 // other than AF_UNIX ones, map code, signal others or become another user.
 func Filter() *seccomp.Filter {
 	is := func(arg uint8, v uint32) []seccomp.Cond { return []seccomp.Cond{seccomp.Equal32(arg, v)} }
-	rules := runtimeRules()
+	rules := seccomp.GoRuntime()
 	for _, nr := range [...]uint32{
 		unix.SYS_RECVMSG, unix.SYS_SENDMSG, unix.SYS_SHUTDOWN,
 		unix.SYS_OPENAT2, unix.SYS_OPENAT, unix.SYS_STATX, unix.SYS_FSTATFS, unix.SYS_READLINKAT, unix.SYS_GETDENTS64,
@@ -20,7 +20,7 @@ func Filter() *seccomp.Filter {
 		unix.SYS_MKDIRAT, unix.SYS_SYMLINKAT, unix.SYS_LINKAT, unix.SYS_RENAMEAT2, unix.SYS_UNLINKAT,
 		unix.SYS_GETXATTRAT, unix.SYS_SETXATTRAT, unix.SYS_LISTXATTRAT, unix.SYS_REMOVEXATTRAT,
 		unix.SYS_FGETXATTR, unix.SYS_FSETXATTR, unix.SYS_FLISTXATTR, unix.SYS_FREMOVEXATTR,
-		unix.SYS_GETEUID, unix.SYS_GETEGID,
+		unix.SYS_GETEUID, unix.SYS_GETEGID, unix.SYS_GETRLIMIT,
 	} {
 		rules = append(rules, seccomp.Rule{NR: nr})
 	}
@@ -38,36 +38,4 @@ func Filter() *seccomp.Filter {
 		Default: seccomp.KillProcess,
 		BadArch: seccomp.KillProcess,
 	}
-}
-
-// runtimeRules are the calls of the Go runtime: memory, threads, scheduling, timers, its network poller.
-func runtimeRules() []seccomp.Rule {
-	is := func(arg uint8, v uint32) []seccomp.Cond { return []seccomp.Cond{seccomp.Equal32(arg, v)} }
-	without := func(arg uint8, bits uint64) []seccomp.Cond { return []seccomp.Cond{seccomp.MaskedEqual(arg, bits, 0)} }
-	// What newosproc of the runtime asks for; no process and no namespace.
-	const thread = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD
-	pid := uint32(unix.Getpid())
-	rules := []seccomp.Rule{
-		{NR: unix.SYS_CLONE, When: []seccomp.Cond{seccomp.MaskedEqual(0, 0xffffffff, thread)}},
-		{NR: unix.SYS_MMAP, When: without(2, unix.PROT_EXEC)},
-		{NR: unix.SYS_MPROTECT, When: without(2, unix.PROT_EXEC)},
-		{NR: unix.SYS_TGKILL, When: is(0, pid)},
-		{NR: unix.SYS_FCNTL, When: is(1, unix.F_DUPFD_CLOEXEC)},
-		{NR: unix.SYS_FCNTL, When: is(1, unix.F_GETFL)},
-		{NR: unix.SYS_FCNTL, When: is(1, unix.F_SETFL)},
-		{NR: unix.SYS_PRCTL, When: is(0, unix.PR_SET_VMA)}, // names of the runtime's memory
-		{NR: unix.SYS_PRLIMIT64, When: []seccomp.Cond{seccomp.Equal(2, 0)}},
-	}
-	for _, nr := range [...]uint32{
-		unix.SYS_FUTEX, unix.SYS_MUNMAP, unix.SYS_MADVISE, unix.SYS_BRK,
-		unix.SYS_READ, unix.SYS_WRITE, unix.SYS_CLOSE, unix.SYS_PIPE2, unix.SYS_EVENTFD2,
-		unix.SYS_EPOLL_CREATE1, unix.SYS_EPOLL_CTL, unix.SYS_EPOLL_PWAIT,
-		unix.SYS_SCHED_YIELD, unix.SYS_SCHED_GETAFFINITY, unix.SYS_NANOSLEEP, unix.SYS_CLOCK_GETTIME,
-		unix.SYS_GETTID, unix.SYS_GETPID, unix.SYS_SIGALTSTACK, unix.SYS_RT_SIGACTION, unix.SYS_RT_SIGPROCMASK, unix.SYS_RT_SIGRETURN,
-		unix.SYS_TIMER_CREATE, unix.SYS_TIMER_SETTIME, unix.SYS_TIMER_DELETE, unix.SYS_SETITIMER,
-		unix.SYS_RESTART_SYSCALL, unix.SYS_EXIT, unix.SYS_EXIT_GROUP, unix.SYS_GETRANDOM, unix.SYS_MINCORE,
-	} {
-		rules = append(rules, seccomp.Rule{NR: nr})
-	}
-	return rules
 }
