@@ -9,7 +9,7 @@ for p in $packages; do
 done
 if [ -n "$missing" ]; then
 	echo "setup: installing$missing"
-	export DEBIAN_FRONTEND=noninteractive
+	export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
 	# The packages' services are not wanted: the tests start what they need themselves.
 	policy=""
 	if [ ! -e /usr/sbin/policy-rc.d ]; then
