@@ -11,8 +11,22 @@ func (m *MemoryManager) Fork(l *limits.Set) (*MemoryManager, error) {
 	c := &MemoryManager{platform: m.platform, file: m.file, min: m.min, max: m.max, maxMaps: m.maxMaps}
 	c.limits.Store(l)
 	c.users.Store(1)
+	err := m.forkTo(c)
+	if err != nil {
+		c.DecUsers()
+		return nil, err
+	}
+	return c, nil
+}
+
+// forkTo copies m to the empty c, which is locked since it can be found through the mapping sets of files.
+func (m *MemoryManager) forkTo(c *MemoryManager) error {
 	m.lock()
 	defer m.unlock()
+	c.lock()
+	defer c.unlock()
+	c.pagesMu.Lock()
+	defer c.pagesMu.Unlock()
 	c.layout, c.brk, c.info = m.layout, m.brk, m.info
 	m.pagesMu.Lock()
 	defer m.pagesMu.Unlock()
@@ -38,11 +52,7 @@ func (m *MemoryManager) Fork(l *limits.Set) (*MemoryManager, error) {
 			err = c.unmapUnshared(m)
 		}
 	}
-	if err != nil {
-		c.DecUsers()
-		return nil, err
-	}
-	return c, nil
+	return err
 }
 
 // sharePages gives the child c the pages of mapping s, whose private ones both have to copy before a write from now on.
