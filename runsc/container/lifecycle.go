@@ -1,0 +1,239 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"husk/pkg/log"
+	"husk/runsc/boot"
+	"husk/runsc/cgroup"
+	"husk/runsc/sandbox"
+)
+
+// connect opens a control connection to the container's sandbox.
+func (c *Container) connect() (*sandbox.Client, error) {
+	return sandbox.Connect(filepath.Join(filepath.Dir(c.dir), c.Sandbox), c.PID)
+}
+
+// call makes one request of the sandbox.
+func (c *Container) call(k boot.Kind, q *boot.Request) (*boot.Reply, error) {
+	q.Container = c.ID
+	cl, err := c.connect()
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	return cl.Call(k, q)
+}
+
+// StartInit lets a created container run. Its poststart hooks run afterwards; their failure is only logged.
+func (c *Container) StartInit(l *log.Logger) error {
+	switch st := c.CurrentStatus(); st {
+	case Created:
+	case Stopped:
+		return errors.New("cannot start a container that has stopped")
+	case Running, Paused:
+		return errors.New("cannot start an already running container")
+	default:
+		return fmt.Errorf("cannot start a container in the %s state", st)
+	}
+	if err := c.startContainerHooks(); err != nil {
+		return err
+	}
+	if _, err := c.call(boot.KindStart, &boot.Request{}); err != nil {
+		return err
+	}
+	c.Status = Running
+	if err := c.save(); err != nil {
+		return err
+	}
+	c.PostStart(l)
+	return nil
+}
+
+// PostStart runs the poststart hooks.
+func (c *Container) PostStart(l *log.Logger) {
+	if c.Hooks == nil {
+		return
+	}
+	if err := runHooks("poststart", c.Hooks.Poststart, c.OCIState(Running)); err != nil {
+		l.Print(log.Warning, err.Error())
+	}
+}
+
+// startContainerHooks runs hooks inside the container, before its own process.
+func (c *Container) startContainerHooks() error {
+	if c.Hooks == nil || len(c.Hooks.StartContainer) == 0 {
+		return nil
+	}
+	return errors.New("startContainer hooks are not supported")
+}
+
+// Signal sends a signal to the container's first process (pid 0), to another, or to all its processes.
+func (c *Container) Signal(sig, pid int, all bool) error {
+	switch c.CurrentStatus() {
+	case Stopped:
+		if all {
+			return nil // as runc: there is nothing left to be signalled
+		}
+		return ErrNotRunning
+	case Creating:
+		return errors.New("container is being created")
+	}
+	if unix.Signal(sig) == unix.SIGKILL && pid == 0 && !all && c.Sandbox == c.ID {
+		// The end of the first process is the end of the sandbox, and this way needs nobody's help. A
+		// container that has yet to start dies the same way.
+		if err := c.killSandbox(); err != nil {
+			return err
+		}
+		return nil
+	}
+	_, err := c.call(boot.KindSignal, &boot.Request{Signal: int32(sig), PID: int32(pid), All: all})
+	if errors.Is(err, sandbox.ErrGone) || errors.Is(err, unix.ECONNREFUSED) {
+		return ErrNotRunning
+	}
+	return err
+}
+
+// killSandbox kills the process that stands for the container.
+func (c *Container) killSandbox() error {
+	if c.PID == 0 || !alive(c.PID, c.StartTime) {
+		return nil
+	}
+	// A descriptor of the process, so that a process id that is reused meanwhile is not hit.
+	fd, err := unix.PidfdOpen(c.PID, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	if !alive(c.PID, c.StartTime) {
+		return nil
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("kill the sandbox: %w", err)
+	}
+	return nil
+}
+
+// Pause stops the container's processes, Resume lets them go on.
+func (c *Container) Pause() error {
+	if st := c.CurrentStatus(); st != Running && st != Created {
+		return ErrNotRunning
+	}
+	if _, err := c.call(boot.KindPause, &boot.Request{}); err != nil {
+		return err
+	}
+	c.BeforePause, c.Status = c.Status, Paused
+	return c.save()
+}
+
+// Resume undoes Pause.
+func (c *Container) Resume() error {
+	if c.CurrentStatus() != Paused {
+		return ErrNotPaused
+	}
+	if _, err := c.call(boot.KindResume, &boot.Request{}); err != nil {
+		return err
+	}
+	c.Status = c.BeforePause
+	if c.Status == "" {
+		c.Status = Running
+	}
+	return c.save()
+}
+
+// Processes lists what runs in the container.
+func (c *Container) Processes() ([]boot.ProcessInfo, error) {
+	if c.CurrentStatus() == Stopped {
+		return nil, nil
+	}
+	r, err := c.call(boot.KindProcesses, &boot.Request{})
+	if err != nil {
+		return nil, err
+	}
+	return r.Processes, nil
+}
+
+// Delete removes a stopped (or not yet started) container; with force, one in any state.
+func (c *Container) Delete(force bool, l *log.Logger) error {
+	switch st := c.CurrentStatus(); {
+	case st == Stopped:
+	case force || st == Created:
+	default:
+		return fmt.Errorf("cannot delete container %s that is not stopped: %s", c.ID, st)
+	}
+	if err := c.killSandbox(); err != nil {
+		return err
+	}
+	if err := c.awaitEnd(); err != nil {
+		return err
+	}
+	if err := c.remove(); err != nil {
+		return err
+	}
+	if c.Hooks != nil {
+		for i := range c.Hooks.Poststop {
+			if err := runHook(&c.Hooks.Poststop[i], c.OCIState(Stopped)); err != nil {
+				l.Print(log.Warning, fmt.Sprintf("poststop hook #%d: %v", i, err))
+			}
+		}
+	}
+	return nil
+}
+
+// awaitEnd waits until both processes are gone, and makes sure that they are.
+func (c *Container) awaitEnd() error {
+	deadline := time.Now().Add(10 * time.Second)
+	for d := time.Millisecond; ; d = min(2*d, 100*time.Millisecond) {
+		sandboxUp, goferUp := c.PID != 0 && alive(c.PID, c.StartTime), c.GoferPID != 0 && alive(c.GoferPID, c.GoferStart)
+		if !sandboxUp && !goferUp {
+			return nil
+		}
+		if !sandboxUp && d > 8*time.Millisecond {
+			unix.Kill(c.GoferPID, unix.SIGKILL) // it had its chance to follow by itself
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("container %s does not end", c.ID)
+		}
+		time.Sleep(d)
+	}
+}
+
+// remove removes the container from the host: its cgroups first, as the state file names them.
+func (c *Container) remove() error {
+	if c.Cgroup != nil {
+		if err := c.Cgroup.Remove(); err != nil {
+			return err
+		}
+	}
+	err := os.RemoveAll(c.dir)
+	c.Close()
+	return err
+}
+
+// Stats are the resources that the container uses on the host. The number of tasks is the
+// container's own, as the sandbox counts it: the host would count the sandbox's threads.
+func (c *Container) Stats() (*cgroup.Stats, error) {
+	s := new(cgroup.Stats)
+	if c.Cgroup != nil {
+		s = c.Cgroup.Stats()
+	}
+	r, err := c.call(boot.KindStats, &boot.Request{})
+	if err != nil {
+		return nil, err
+	}
+	s.Pids.Current = r.Stats.Processes
+	if s.CPU.Usage.Total == 0 {
+		s.CPU.Usage.User, s.CPU.Usage.Kernel = r.Stats.CPUUser, r.Stats.CPUSystem
+		s.CPU.Usage.Total = r.Stats.CPUUser + r.Stats.CPUSystem
+	}
+	if s.Memory.Usage.Usage == 0 {
+		s.Memory.Usage.Usage = r.Stats.Memory
+	}
+	return s, nil
+}

@@ -1,0 +1,277 @@
+package container
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"husk/runsc/cgroup"
+)
+
+// Status is a state of the lifecycle of the runtime specification, and "paused".
+type Status string
+
+// The states.
+const (
+	Creating Status = "creating"
+	Created  Status = "created"
+	Running  Status = "running"
+	Paused   Status = "paused"
+	Stopped  Status = "stopped"
+)
+
+// Errors that commands and container engines know by their text.
+var (
+	ErrNotExist   = errors.New("container does not exist")
+	ErrExist      = errors.New("container with given ID already exists")
+	ErrInvalidID  = errors.New("invalid container ID format")
+	ErrNotRunning = errors.New("container not running")
+	ErrNotPaused  = errors.New("container not paused")
+)
+
+const (
+	stateFile = "state.json"
+	// stateVersion changes when an older runsc could misread the file.
+	stateVersion = 1
+)
+
+// State is what is kept of a container on disk.
+type State struct {
+	Version     int               `json:"version"`
+	OCIVersion  string            `json:"ociVersion"`
+	ID          string            `json:"id"`
+	Status      Status            `json:"status"` // as last set by a command; see Container.Status
+	Bundle      string            `json:"bundle"`
+	Rootfs      string            `json:"rootfs"`
+	Created     time.Time         `json:"created"`
+	Owner       int               `json:"owner"` // user id
+	Annotations map[string]string `json:"annotations,omitempty"`
+
+	// PID is the process that stands for the container on the host, StartTime its start time in clock
+	// ticks (proc(5), field 22), which tells it from a later process with the same id.
+	PID        int    `json:"pid"`
+	StartTime  uint64 `json:"startTime"`
+	GoferPID   int    `json:"goferPid"`
+	GoferStart uint64 `json:"goferStart"`
+	// Sandbox is the container whose sandbox this one lives in: itself for the first one.
+	Sandbox string `json:"sandbox"`
+	// Process is what additional processes take over where they say nothing themselves.
+	Process *specs.Process `json:"process,omitempty"`
+	Hooks   *specs.Hooks   `json:"hooks,omitempty"`
+	Cgroup  *cgroup.Paths  `json:"cgroup,omitempty"`
+	// BeforePause is the state that a paused container goes back to.
+	BeforePause Status `json:"beforePause,omitempty"`
+}
+
+// Container is a container and its directory.
+type Container struct {
+	State
+	dir  string
+	lock int // descriptor of the locked directory, -1
+}
+
+// CheckID says whether a string can name a container: it becomes the name of a directory.
+func CheckID(id string) error {
+	if id == "" || len(id) > 255 || id == "." || id == ".." {
+		return ErrInvalidID
+	}
+	for _, r := range id {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '_', r == '+', r == '-', r == '.':
+		default:
+			return ErrInvalidID
+		}
+	}
+	return nil
+}
+
+// Load reads a container's state. With lock, no other command changes the container until Close.
+func Load(root, id string, lock bool) (*Container, error) {
+	if err := CheckID(id); err != nil {
+		return nil, err
+	}
+	c := &Container{dir: filepath.Join(root, id), lock: -1}
+	if lock {
+		if err := c.acquire(unix.LOCK_EX); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.read(); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// acquire locks the directory.
+func (c *Container) acquire(how int) error {
+	fd, err := unix.Open(c.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == unix.ENOENT || err == unix.ENOTDIR {
+		return ErrNotExist
+	}
+	if err != nil {
+		return fmt.Errorf("open %s: %w", c.dir, err)
+	}
+	for {
+		err = unix.Flock(fd, how)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	var held, named unix.Stat_t
+	if err == nil && (unix.Fstat(fd, &held) != nil || unix.Stat(c.dir, &named) != nil || held.Ino != named.Ino) {
+		err = ErrNotExist // deleted while we waited
+	}
+	if err != nil {
+		unix.Close(fd)
+		return err
+	}
+	c.lock = fd
+	return nil
+}
+
+// Close releases the lock.
+func (c *Container) Close() {
+	if c.lock >= 0 {
+		unix.Close(c.lock)
+		c.lock = -1
+	}
+}
+
+// read reads the state file. A directory without one is what a killed create left.
+func (c *Container) read() error {
+	data, err := os.ReadFile(filepath.Join(c.dir, stateFile))
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		if st, serr := os.Lstat(c.dir); serr != nil || !st.IsDir() {
+			return ErrNotExist
+		}
+		c.State = State{ID: filepath.Base(c.dir), Status: Creating, OCIVersion: specs.Version}
+		c.Sandbox = c.ID
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, &c.State); err != nil {
+		return fmt.Errorf("state of container %s: %w", filepath.Base(c.dir), err)
+	}
+	if c.Version != stateVersion {
+		return fmt.Errorf("state of container %s has version %d, this runsc knows %d", c.ID, c.Version, stateVersion)
+	}
+	return nil
+}
+
+// save writes the state file; a reader sees the old or the new one.
+func (c *Container) save() error {
+	c.Version = stateVersion
+	data, err := json.Marshal(&c.State)
+	if err != nil {
+		return err
+	}
+	tmp := filepath.Join(c.dir, stateFile+".new")
+	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+		return fmt.Errorf("save state: %w", err)
+	}
+	return os.Rename(tmp, filepath.Join(c.dir, stateFile))
+}
+
+// CurrentStatus is the state now: what commands left, corrected by what became of the processes.
+func (c *Container) CurrentStatus() Status {
+	if c.PID == 0 {
+		if c.Status == Creating && c.lock < 0 && c.beingCreated() {
+			return Creating
+		}
+		return Stopped
+	}
+	if !alive(c.PID, c.StartTime) {
+		return Stopped
+	}
+	if c.GoferPID != 0 && !alive(c.GoferPID, c.GoferStart) {
+		return Stopped // the sandbox ends itself, and has ended for the container's purposes
+	}
+	return c.Status
+}
+
+// beingCreated says whether some process holds the container's lock.
+func (c *Container) beingCreated() bool {
+	fd, err := unix.Open(c.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == unix.EWOULDBLOCK
+}
+
+// OCIState is the state as the runtime specification defines it for the state command and hooks.
+func (c *Container) OCIState(status Status) *specs.State {
+	s := &specs.State{
+		Version:     specs.Version,
+		ID:          c.ID,
+		Status:      specs.ContainerState(status),
+		Pid:         c.PID,
+		Bundle:      c.Bundle,
+		Annotations: c.Annotations,
+	}
+	if status == Stopped {
+		s.Pid = 0
+	}
+	return s
+}
+
+// alive says whether a process runs; one that is dead and not reaped does not.
+func alive(pid int, start uint64) bool {
+	state, t, ok := procStat(pid)
+	return ok && t == start && state != 'Z' && state != 'X'
+}
+
+// procStat reads a process's state letter and start time from proc(5)'s stat file.
+func procStat(pid int) (state byte, start uint64, ok bool) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, 0, false
+	}
+	s := string(data)
+	i := strings.LastIndexByte(s, ')')
+	if i < 0 {
+		return 0, 0, false
+	}
+	f := strings.Fields(s[i+1:])
+	if len(f) < 20 {
+		return 0, 0, false
+	}
+	if _, err := fmt.Sscan(f[19], &start); err != nil {
+		return 0, 0, false
+	}
+	return f[0][0], start, true
+}
+
+// List loads all containers below root; those that cannot be read are named in the errors.
+func List(root string) (all []*Container, errs []error) {
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			return nil, nil
+		}
+		return nil, []error{err}
+	}
+	for _, e := range entries {
+		if !e.IsDir() || CheckID(e.Name()) != nil {
+			continue
+		}
+		c, err := Load(root, e.Name(), false)
+		switch {
+		case err == nil:
+			all = append(all, c)
+		case !errors.Is(err, ErrNotExist):
+			errs = append(errs, err)
+		}
+	}
+	return all, errs
+}

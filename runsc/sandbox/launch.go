@@ -1,0 +1,206 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"husk/runsc/boot"
+)
+
+// Launch is what it takes to start a sandbox with its first container.
+type Launch struct {
+	Boot  *boot.Boot
+	Gofer *boot.GoferBoot
+	// NetNS is a descriptor of the network namespace to run in, -1 for a new one (or the host's, with HostNetwork).
+	NetNS       int
+	HostNetwork bool
+	Rootless    bool
+	// UIDMappings and GIDMappings are the container's user namespace, empty for none.
+	UIDMappings, GIDMappings []syscall.SysProcIDMap
+	// Placed is called for each new process before it is told anything: to put it into cgroups.
+	Placed func(pid int) error
+	// Ready is called with the sandbox's process id when its namespaces exist and before it boots: for hooks.
+	Ready func(pid int) error
+	Time  *boot.Timeline
+}
+
+// Sandbox is a started sandbox, held by its launcher. Until Detach, it dies with the launcher.
+type Sandbox struct {
+	sandbox, gofer child
+	conn           *boot.Conn // the boot connection to the sandbox
+}
+
+// PID is the sandbox process, GoferPID the gofer's.
+func (s *Sandbox) PID() int      { return s.sandbox.pid }
+func (s *Sandbox) GoferPID() int { return s.gofer.pid }
+
+// Start starts both processes side by side and returns when the container is created. The
+// descriptors in the boot messages stay the caller's.
+func Start(l *Launch) (*Sandbox, error) {
+	files, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socketpair: %w", err)
+	}
+	life := [2]int{-1, -1}
+	if err := unix.Pipe2(life[:], unix.O_CLOEXEC); err != nil {
+		unix.Close(files[0])
+		unix.Close(files[1])
+		return nil, fmt.Errorf("pipe: %w", err)
+	}
+	l.Boot.Container.Gofer, l.Boot.Container.Lifeline = files[0], life[0]
+	l.Gofer.Conn, l.Gofer.Lifeline = files[1], life[1]
+
+	s := &Sandbox{}
+	goferDone, sandboxDone := make(chan error, 1), make(chan error, 1)
+	go func() {
+		err := s.startGofer(l)
+		unix.Close(files[1])
+		unix.Close(life[1])
+		if err == nil {
+			err = s.awaitGofer(l)
+		}
+		goferDone <- err
+	}()
+	err = s.startSandbox(l)
+	unix.Close(files[0])
+	unix.Close(life[0])
+	if err != nil {
+		sandboxDone <- err
+	} else {
+		go func() { sandboxDone <- s.awaitSandbox(l) }()
+	}
+	return s.settle(goferDone, sandboxDone)
+}
+
+// settle waits for both processes to be ready, and ends both if one is not.
+func (s *Sandbox) settle(goferDone, sandboxDone chan error) (*Sandbox, error) {
+	var gerr, serr error
+	select {
+	case gerr = <-goferDone:
+		if gerr != nil && s.sandbox.pid > 0 {
+			unix.Kill(s.sandbox.pid, unix.SIGKILL) // it would wait for its files
+		}
+		serr = <-sandboxDone
+	case serr = <-sandboxDone:
+		gerr = <-goferDone
+	}
+	if gerr == nil && serr == nil {
+		return s, nil
+	}
+	s.Kill()
+	if gerr != nil {
+		return nil, gerr // what the sandbox says follows from it
+	}
+	return nil, serr
+}
+
+func (s *Sandbox) startGofer(l *Launch) (err error) {
+	s.gofer, err = spawn(&spawnSpec{verb: "gofer", attr: goferAttr(l), netNS: -1})
+	if err != nil {
+		return err
+	}
+	l.Time.Mark("gofer process spawned")
+	if err := l.Placed(s.gofer.pid); err != nil {
+		return err
+	}
+	// A failure to send is the process's death, and awaitGofer finds out more about it.
+	boot.NewConn(s.gofer.conn).SendMessage(boot.KindGoferBoot, 1, l.Gofer)
+	return nil
+}
+
+func (s *Sandbox) awaitGofer(l *Launch) error {
+	var ready boot.GoferReady
+	f, err := boot.NewConn(s.gofer.conn).Recv()
+	if err == nil {
+		err = boot.Decode(&f, boot.KindGoferReady, &ready)
+	} else if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
+		return s.gofer.died("gofer")
+	}
+	if err != nil {
+		return fmt.Errorf("gofer: %w", err)
+	}
+	if ready.Error != "" {
+		return errors.New(ready.Error)
+	}
+	l.Time.Mark("gofer ready")
+	return nil
+}
+
+func (s *Sandbox) startSandbox(l *Launch) (err error) {
+	uid, gid := nobody, nobody
+	if l.Rootless {
+		uid, gid = os.Geteuid(), os.Getegid()
+	}
+	l.Boot.UID, l.Boot.GID = nobody, nobody
+	s.sandbox, err = spawn(&spawnSpec{verb: "boot", attr: sandboxAttr(l, uid, gid), netNS: l.NetNS})
+	if err != nil {
+		return err
+	}
+	l.Time.Mark("sandbox process spawned")
+	s.conn = boot.NewConn(s.sandbox.conn)
+	if err := l.Placed(s.sandbox.pid); err != nil {
+		return err
+	}
+	if l.Ready != nil {
+		if err := l.Ready(s.sandbox.pid); err != nil {
+			return err
+		}
+	}
+	s.conn.SendMessage(boot.KindBoot, 1, l.Boot)
+	l.Time.Mark("boot message sent")
+	return nil
+}
+
+func (s *Sandbox) awaitSandbox(l *Launch) error {
+	var r boot.Reply
+	f, err := s.conn.Recv()
+	if err == nil {
+		err = boot.Decode(&f, boot.KindReply, &r)
+	} else if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
+		return s.sandbox.died("sandbox")
+	}
+	if err != nil {
+		return fmt.Errorf("sandbox: %w", err)
+	}
+	if r.Err.Code != boot.ErrNone {
+		return &r.Err
+	}
+	l.Time.Mark("sandbox ready")
+	return nil
+}
+
+// Detach lets the sandbox live on when the launcher ends.
+func (s *Sandbox) Detach() error {
+	err := s.conn.Send(boot.Frame{Kind: boot.KindDetach})
+	s.sandbox.close()
+	s.gofer.close()
+	return err
+}
+
+// Kill ends both processes.
+func (s *Sandbox) Kill() {
+	s.sandbox.kill()
+	s.gofer.kill()
+	if s.sandbox.pid > 0 {
+		s.sandbox.close()
+	}
+	if s.gofer.pid > 0 {
+		s.gofer.close()
+	}
+}
+
+// Wait returns how the sandbox process ended, which is how the application did. LastWords holds what the
+// sandbox had to say if it did not end well.
+func (s *Sandbox) Wait() unix.WaitStatus {
+	ws := s.sandbox.wait()
+	s.gofer.wait() // it follows when its connection closes
+	return ws
+}
+
+// LastWords is what the sandbox left on its standard error.
+func (s *Sandbox) LastWords() string { return s.sandbox.words.read() }
