@@ -39,16 +39,17 @@ type Client struct {
 	closes  []Handle // to close with the next request
 }
 
-// call is one slot: a request under way and its buffer, which the reply is received into.
+// call is one slot: a request under way.
 type call struct {
 	slot int
 	tag  uint32
 	pkt  packet
-	out  writer
+	out  writer        // the request
 	wake chan struct{} // one token: look again
 
 	// Guarded by Client.mu until done.
-	reply []byte
+	buf   []byte // MaxMessage bytes
+	reply []byte // the used part of buf
 	fd    int
 	done  bool
 }
@@ -95,7 +96,7 @@ func (c *Client) begin(o op) *call {
 	i := bits.TrailingZeros64(^c.used)
 	k := c.slots[i]
 	if k == nil {
-		k = &call{slot: i, wake: make(chan struct{}, 1), out: writer{make([]byte, 0, MaxMessage)}}
+		k = &call{slot: i, wake: make(chan struct{}, 1), out: writer{make([]byte, 0, 1024)}, buf: make([]byte, MaxMessage)}
 		c.slots[i] = k
 	}
 	c.used |= 1 << i
@@ -216,9 +217,8 @@ func (c *Client) deliver(n, fd int) bool {
 	if ok {
 		k := c.slots[tag%calls]
 		if k != nil && c.used&(1<<k.slot) != 0 && k.tag == tag && !k.done {
-			k.reply = c.rbuf[:n]
-			c.rbuf = k.out.b[:MaxMessage]
-			k.out.b = k.reply[:0]
+			k.buf, c.rbuf = c.rbuf, k.buf
+			k.reply = k.buf[:n]
 			k.fd, k.done = fd, true
 			if c.waiting&(1<<k.slot) != 0 {
 				k.signal()
