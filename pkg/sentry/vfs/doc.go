@@ -13,13 +13,19 @@
 // Locks, outer to inner:
 //
 //	FileDescription.offMu
-//	VFS.mountMu
-//	  FSContext.mu
+//	  locks of file systems, inodes
 //	Superblock.renameMu
 //	  dirData.rw, ancestor before descendant, else by address; file systems run with it held
-//	    locks of file systems
+//	    locks of file systems, directories
+//	    VFS.mountMu
 //	      dirData.mu
 //	        dentryCache.mu
+//	FSContext.mu
 //	FDTable.mu
-//	inodeExt.mu, lockTable.mu, FileDescription.mu: leaves
+//	lockTable.mu
+//	  inodeExt.mu
+//	FileDescription.mu: a leaf
+//
+// InodeOps.Release and SuperblockOps.Release may run in any of these but under mountMu, dirData.mu and dentryCache.mu: they must not
+// call back into vfs.
 package vfs

@@ -4,7 +4,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"husk/pkg/sentry/auth"
 	"husk/pkg/sentry/mm"
 	"husk/pkg/sentry/waiter"
 
@@ -164,10 +163,11 @@ type FileDescription struct {
 	sreader  StreamReader
 	swriter  StreamWriter
 	waitable waiter.Waitable
+	atime    AtimeToucher
 
-	offMu      sync.Mutex // held while an operation uses and moves off
-	off        int64      // protected by offMu
-	inWritable bool       // immutable: counts as a writer of the mount
+	offMu   sync.Mutex // held while an operation uses and moves off
+	off     int64      // protected by offMu
+	writer1 bool       // immutable: counted as a writer of the inode and the mount
 
 	mu    sync.Mutex
 	owner Owner        // protected by mu
@@ -189,37 +189,28 @@ const SetFlagMask = unix.O_APPEND | unix.O_NONBLOCK | unix.O_ASYNC | unix.O_DIRE
 
 // NewFile makes a description with one reference. It takes a reference of its own on p. flags are open(2)'s.
 func (v *VFS) NewFile(p Path, impl FileImpl, flags uint32) *FileDescription {
+	return v.newFile(p, impl, flags, false)
+}
+
+// newFile is NewFile; writer tells that the file is counted as a writer of its inode and mount.
+func (v *VFS) newFile(p Path, impl FileImpl, flags uint32, writer bool) *FileDescription {
 	p.IncRef()
-	fd := &FileDescription{path: p, impl: impl, vfs: v}
+	fd := &FileDescription{path: p, impl: impl, vfs: v, writer1: writer}
 	fd.refs.Store(1)
 	fd.flags.Store(flags & OpenFlagMask)
+	if impl == nil {
+		return fd
+	}
 	fd.reader, _ = impl.(Reader)
 	fd.writer, _ = impl.(Writer)
 	fd.sreader, _ = impl.(StreamReader)
 	fd.swriter, _ = impl.(StreamWriter)
 	fd.waitable, _ = impl.(waiter.Waitable)
+	fd.atime, _ = p.Dentry.inode.ops.(AtimeToucher)
 	if b, ok := impl.(FileBinder); ok {
 		b.Bind(fd)
 	}
 	return fd
-}
-
-// NewAnonFile makes a description of a file that has no place in a file system: pipes, sockets, eventfds. name is what
-// /proc/PID/fd/N shows ("anon_inode:[eventfd]"), mode the type and permissions that fstat(2) shows.
-// The inode is a fresh one where ino is true (pipes, sockets: name should then be made by PathNamer or ShownName), else all share one.
-func (v *VFS) NewAnonFile(name string, impl FileImpl, flags uint32) *FileDescription {
-	return v.newAnonFile(name, impl, flags)
-}
-
-// Owner is who gets SIGIO (F_SETOWN, F_SETOWN_EX).
-type Owner struct {
-	Type  int32 // F_OWNER_TID, F_OWNER_PID, F_OWNER_PGRP
-	ID    int32 // in the PID namespace of the one who set it; 0: nobody
-	Sig   int32 // F_SETSIG; 0: SIGIO
-	Creds *auth.Credentials
-	// Send delivers the signal; the kernel sets it together with ID.
-	Send func(sig int32, code int32, band waiter.EventMask, fd int32)
-	FD   int32
 }
 
 // Impl is the implementation; nil for O_PATH.

@@ -35,6 +35,9 @@ const (
 	SetMtime
 	// SetFromOpen: SetSize comes from O_TRUNC.
 	SetFromOpen
+	// SetAtimeNow and SetMtimeNow ask vfs to fill in the current time; file systems see SetAtime and SetMtime.
+	SetAtimeNow
+	SetMtimeNow
 )
 
 // SetStat is a change of attributes (notify_change of Linux). Permissions have been checked, mode has no type bits,
@@ -80,8 +83,9 @@ const (
 	// InodeNoExec refuses execution whatever the mode (synthetic files).
 	InodeNoExec
 
-	inodeWatched // some inotify watch is on the inode
-	inodeDead    // removed directory: nothing may be created in it
+	inodeWatched  // some inotify watch is on the inode
+	inodeLinkable // made by O_TMPFILE: link(2) may name it
+	inodeDead     // removed directory: nothing may be created in it
 )
 
 // Inode is a file of a file system: the part that vfs knows. File systems embed it in their own inode type and
@@ -95,7 +99,9 @@ type Inode struct {
 	uid   atomic.Uint32
 	gid   atomic.Uint32
 	flags atomic.Uint32
-	ext   atomic.Pointer[inodeExt] // locks, watches, FIFO and socket state; made on first use
+	// writers counts files open for writing; below zero, it counts executions, which deny writing (ETXTBSY).
+	writers atomic.Int32
+	ext     atomic.Pointer[inodeExt] // locks, watches, FIFO and socket state; made on first use
 }
 
 // Init sets up an inode with one reference, which belongs to the caller (a Lookup hands it to vfs).
@@ -171,6 +177,40 @@ func (i *Inode) DecRef() {
 	if i.refs.Add(-1) == 0 {
 		i.ops.Release()
 	}
+}
+
+// DenyWrite keeps the file from being opened for writing while it is executed. ETXTBSY if it is open for writing.
+func (i *Inode) DenyWrite() error {
+	for {
+		n := i.writers.Load()
+		if n > 0 {
+			return unix.ETXTBSY
+		}
+		if i.writers.CompareAndSwap(n, n-1) {
+			return nil
+		}
+	}
+}
+
+// AllowWrite undoes DenyWrite.
+func (i *Inode) AllowWrite() { i.writers.Add(1) }
+
+// getWrite counts a writer; ETXTBSY.
+func (i *Inode) getWrite() error {
+	for {
+		n := i.writers.Load()
+		if n < 0 {
+			return unix.ETXTBSY
+		}
+		if i.writers.CompareAndSwap(n, n+1) {
+			return nil
+		}
+	}
+}
+
+// AtimeToucher is implemented by inodes that keep access times. relatime: only if the old one is not newer than the other times, or a day old.
+type AtimeToucher interface {
+	TouchAtime(relatime bool)
 }
 
 // InodeOps are the operations of a file system on one inode. Names are single components, never "", "." or "..", at most 255 bytes.

@@ -16,22 +16,29 @@ type VFS struct {
 	nextAnonDev atomic.Uint32
 	nextMountID atomic.Int64
 	nextGroupID atomic.Int64
+	moveCookie  atomic.Uint32 // joins the two events of a rename
 	sysctl      Sysctls
 
 	// mountMu serialises all changes of mount trees. mountSeq is odd while one is under way.
-	mountMu  sync.Mutex
-	mountSeq atomic.Uint64
+	mountMu     sync.Mutex
+	mountSeq    atomic.Uint64
+	mountpoints map[*Dentry][]*Mount     // protected by mountMu: what is mounted at a dentry, in all namespaces
+	allFS       func(f func(*FSContext)) // set at start
 	// renameSeq counts moves of directories: a walk with ".." under RESOLVE_BENEATH checks it.
 	renameSeq atomic.Uint64
 
-	mu      sync.RWMutex
-	types   []FileSystemType     // protected by mu
-	devices map[deviceKey]Device // protected by mu
-	fifo    FIFOOpener           // set at start
-	anon    *Superblock          // immutable: what anonymous inodes belong to
-	anonMnt *Mount               // immutable
+	mu         sync.RWMutex
+	types      []FileSystemType     // protected by mu
+	devices    map[deviceKey]Device // protected by mu
+	fifo       FIFOOpener           // set at start
+	anon       *Superblock          // immutable: what anonymous inodes belong to
+	anonMnt    *Mount               // immutable
+	anonShared *anonInode           // immutable: the inode of eventfds and the like
+	anonIno    atomic.Uint64
 
-	locks lockTable
+	locks   lockTable
+	entries sync.Pool // of *waiter.Entry
+	buffers sync.Pool // of *[copyChunk]byte
 }
 
 // Sysctls are the settings of /proc/sys/fs.
@@ -46,7 +53,7 @@ type Sysctls struct {
 
 // New makes a VFS that caches about maxDentries unused names (0: the default, 64 Ki).
 func New(maxDentries int) *VFS {
-	v := &VFS{seed: maphash.MakeSeed(), devices: map[deviceKey]Device{}}
+	v := &VFS{seed: maphash.MakeSeed(), devices: map[deviceKey]Device{}, mountpoints: map[*Dentry][]*Mount{}}
 	if maxDentries <= 0 {
 		maxDentries = 64 << 10
 	}
