@@ -355,3 +355,23 @@ func (m *MemoryManager) Brk(addr uint64) uint64 {
 	m.brk.Len = addr - m.brk.Addr
 	return addr
 }
+
+// FindFree gives the address of n free bytes where mappings without an address go, a multiple of align, which is a power
+// of two. ENOMEM. Nothing is reserved: it is for who builds an address space that nobody else uses yet.
+func (m *MemoryManager) FindFree(n, align uint64) (uint64, error) {
+	n, ok := arch.PageUp(n)
+	align = max(align, arch.PageSize)
+	if !ok || n == 0 || n+align < n {
+		return 0, unix.ENOMEM
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	a, ok := m.search(n + align - arch.PageSize)
+	if !ok {
+		return 0, unix.ENOMEM
+	}
+	if m.layout.BottomUp {
+		return (a + align - 1) &^ (align - 1), nil
+	}
+	return (a + align - arch.PageSize) &^ (align - 1), nil
+}
