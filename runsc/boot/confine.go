@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"husk/pkg/seccomp"
 )
 
 // enterEmptyRoot gives the process's mount namespace an empty, read-only root and nothing else:
@@ -63,6 +65,18 @@ func setCaps(mask uint64) error {
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data[0])), 0)
 	if errno != 0 {
 		return fmt.Errorf("capset: %w", errno)
+	}
+	return nil
+}
+
+// installFilter puts every thread of the process under a system call filter.
+func installFilter(f *seccomp.Filter) error {
+	prog, err := f.Build()
+	if err == nil {
+		err = seccomp.Install(prog, unix.SECCOMP_FILTER_FLAG_TSYNC)
+	}
+	if err != nil {
+		return fmt.Errorf("seccomp filter: %w", err)
 	}
 	return nil
 }

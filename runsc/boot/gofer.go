@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"husk/pkg/gofer"
 	"husk/pkg/log"
 )
 
@@ -13,11 +14,8 @@ import (
 // capabilities(7). It makes no device nodes (CAP_MKNOD) and no mounts once it serves.
 const goferCaps = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID
 
-// ServeFiles serves the attach points on a connection until it closes.
-type ServeFiles func(conn int, attach []int, l *log.Logger) error
-
 // GoferMain is the gofer process.
-func GoferMain(serve ServeFiles) int {
+func GoferMain() int {
 	start := Now()
 	c := NewConn(BootFD)
 	f, err := c.Recv()
@@ -32,15 +30,7 @@ func GoferMain(serve ServeFiles) int {
 	l := &log.Logger{FD: g.Log, On: g.Log >= 0, Level: log.Debug}
 	t := NewTimeline("gofer", g.Epoch)
 	t.MarkAt("main entered", start)
-	attach, err := openAttach(g.Attach)
-	t.Mark("attach points opened")
-	if err == nil {
-		if err = enterEmptyRoot(); err == nil {
-			t.Mark("root is empty")
-			err = setCaps(goferCaps)
-		}
-	}
-	t.Mark("capabilities dropped")
+	cfg, err := confineGofer(g, t)
 	ready := GoferReady{}
 	if err != nil {
 		ready.Error = err.Error()
@@ -51,27 +41,76 @@ func GoferMain(serve ServeFiles) int {
 	if err != nil {
 		return 128
 	}
-	if err := serve(g.Conn, attach, l); err != nil {
+	if err := gofer.Serve(g.Conn, *cfg); err != nil {
 		l.Print(log.Error, "gofer: "+err.Error())
 		return 1
 	}
 	return 0
 }
 
-// openAttach clones the mount trees that the gofer serves, with their own attributes, detached
-// from any namespace: the descriptors are all that leads to them.
-func openAttach(attach []Attach) ([]int, error) {
-	fds := make([]int, 0, len(attach))
-	for i := range attach {
-		fd, err := openTree(&attach[i])
+// confineGofer opens what the gofer serves and takes away everything else.
+func confineGofer(g *GoferBoot, t *Timeline) (*gofer.Config, error) {
+	unix.Umask(0)
+	cfg := &gofer.Config{}
+	for i := range g.Attach {
+		fd, err := openTree(&g.Attach[i])
 		if err != nil {
 			return nil, err
 		}
-		fds = append(fds, fd)
+		at := gofer.AttachPoint{FD: fd}
+		if g.Attach[i].ReadOnly {
+			at.Flags |= gofer.ReadOnly
+		}
+		cfg.Attach = append(cfg.Attach, at)
 	}
-	return fds, nil
+	t.Mark("attach points opened")
+	var err error
+	if cfg.ProcFD, err = openProcFD(); err != nil {
+		return nil, err
+	}
+	if err := enterEmptyRoot(); err != nil {
+		return nil, err
+	}
+	t.Mark("root is empty")
+	if err := setCaps(goferCaps); err != nil {
+		return nil, err
+	}
+	t.Mark("capabilities dropped")
+	if err := installFilter(gofer.Filter()); err != nil {
+		return nil, err
+	}
+	t.Mark("seccomp filter installed")
+	return cfg, nil
 }
 
+// openProcFD opens /proc/self/fd of a proc file system that shows nothing but this process's PID
+// namespace and is mounted nowhere.
+func openProcFD() (int, error) {
+	fs, err := unix.Fsopen("proc", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("fsopen proc: %w", err)
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigSetString(fs, "subset", "pid"); err != nil {
+		return -1, fmt.Errorf("fsconfig proc: %w", err)
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, fmt.Errorf("fsconfig proc: %w", err)
+	}
+	mnt, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("fsmount proc: %w", err)
+	}
+	defer unix.Close(mnt)
+	fd, err := unix.Openat(mnt, "self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open proc: %w", err)
+	}
+	return fd, nil
+}
+
+// openTree clones the mount tree at a path, with attributes of its own and detached from any
+// namespace: the descriptor is all that leads to it.
 func openTree(a *Attach) (int, error) {
 	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
 	attrFlags := uint(unix.AT_EMPTY_PATH)

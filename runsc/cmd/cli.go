@@ -81,7 +81,7 @@ func Main(argv []string) int {
 		case "boot":
 			return boot.Main(newKernel)
 		case "gofer":
-			return boot.GoferMain(serveFiles)
+			return boot.GoferMain()
 		}
 	}
 	e := &env{conf: config.Default(), log: &log.Logger{FD: 2, On: true, Level: log.Info}, time: boot.NewTimeline("runsc", start)}
