@@ -66,6 +66,9 @@ func printable(b []byte) string {
 		b = b[:i]
 	}
 	clean := strings.Map(func(r rune) rune {
+		if r == '\t' {
+			return ' '
+		}
 		if r == '\n' || r >= ' ' && r != 0x7f && r != 0xfffd {
 			return r
 		}

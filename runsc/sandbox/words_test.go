@@ -31,7 +31,7 @@ func TestLastWordsAreBounded(t *testing.T) {
 }
 
 func TestPrintable(t *testing.T) {
-	if got := printable([]byte("a\x1b[2Jb\xff\tc\x00d")); got != "a?[2Jb??c" {
+	if got := printable([]byte("a\x1b[2Jb\xff\tc\x00d")); got != "a?[2Jb? c" {
 		t.Errorf("%q", got)
 	}
 	if got := printable([]byte(strings.Repeat("line\n", 1000))); len(got) > 200 {
