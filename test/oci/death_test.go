@@ -1,0 +1,108 @@
+package oci
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestKillEachProcess kills every process of a container in turn: the container must be stopped and leave nothing.
+func TestKillEachProcess(t *testing.T) {
+	b := newBundle(t, "sh", "-c", "sleep 1000 & sleep 1000")
+	n := len(hostProcesses(b, b.running()))
+	if n == 0 {
+		t.Fatal("no processes")
+	}
+	for i := range n {
+		id := b.running()
+		list := hostProcesses(b, id)
+		if i >= len(list) {
+			break
+		}
+		victim := list[i]
+		name, _ := os.ReadFile(filepath.Join("/proc", victim, "comm"))
+		killProc(victim)
+		deadline := time.Now().Add(10 * time.Second)
+		for b.status(id) == "running" && time.Now().Before(deadline) {
+			time.Sleep(20 * time.Millisecond)
+		}
+		// The death of a helper of one application process need not end the container.
+		if s := b.status(id); s == "running" {
+			b.must("kill", id, "KILL")
+			b.awaitStatus(id, "stopped")
+		}
+		if r := b.call("delete", id); r.code != 0 {
+			t.Errorf("after the death of %s (%s): delete: %s", victim, strings.TrimSpace(string(name)), r.err)
+		}
+		b.wantClean(id)
+	}
+}
+
+// TestSandboxDies wants the container stopped as soon as the process of the pid file is dead.
+func TestSandboxDies(t *testing.T) {
+	b := newBundle(t, "sleep", "1000")
+	id := b.running()
+	kill9(b.pid(id))
+	b.awaitStatus(id, "stopped")
+	b.fails(nil, "exec", id, "true")
+	b.must("delete", id)
+	b.wantClean(id)
+}
+
+// TestCLIDiesDuringCreate kills the command line at different moments of create.
+func TestCLIDiesDuringCreate(t *testing.T) {
+	b := newBundle(t, "sleep", "1000")
+	b.write()
+	for i := range 12 {
+		id := newID()
+		cmd := b.command("create", "--bundle", b.dir, id)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(i) * 3 * time.Millisecond)
+		cmd.Process.Kill()
+		cmd.Wait()
+		if b.status(id) != "" {
+			b.call("kill", id, "KILL")
+		}
+		if r := b.call("delete", "--force", id); r.code != 0 {
+			t.Errorf("after %d ms: delete --force: %s", i*3, r.err)
+		}
+		b.wantClean(id)
+	}
+}
+
+// TestForegroundRunDies kills `run`: the container must not stay for ever without its owner unnoticed.
+func TestForegroundRunDies(t *testing.T) {
+	b := newBundle(t, "sleep", "1000")
+	b.write()
+	id := newID()
+	cmd := b.command("run", "--bundle", b.dir, id)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	b.awaitStatus(id, "running")
+	cmd.Process.Kill()
+	cmd.Wait()
+	b.must("delete", "--force", id)
+	b.wantClean(id)
+}
+
+// hostProcesses lists the host's processes of a container: the tree of its pid and whatever else names its state directory.
+func hostProcesses(b *bundle, id string) (pids []string) {
+	seen := map[string]bool{}
+	for _, p := range treeOf(b.pid(id)) {
+		s := itoa(p)
+		seen[s] = true
+		pids = append(pids, s)
+	}
+	for _, p := range processesOf(b.state) {
+		s := strings.Fields(p)[0]
+		if !seen[s] {
+			pids = append(pids, s)
+		}
+	}
+	return pids
+}
