@@ -27,18 +27,18 @@ const (
 	FUTEX_OWNER_DIED = 0x40000000
 	FUTEX_TID_MASK   = 0x3fffffff
 
-	FUTEX_OP_SET         = 0
-	FUTEX_OP_ADD         = 1
-	FUTEX_OP_OR          = 2
-	FUTEX_OP_ANDN        = 3
-	FUTEX_OP_XOR         = 4
-	FUTEX_OP_OPARG_SHIFT = 8
-	FUTEX_OP_CMP_EQ      = 0
-	FUTEX_OP_CMP_NE      = 1
-	FUTEX_OP_CMP_LT      = 2
-	FUTEX_OP_CMP_LE      = 3
-	FUTEX_OP_CMP_GT      = 4
-	FUTEX_OP_CMP_GE      = 5
+	FUTEX_OP_SET       = 0
+	FUTEX_OP_ADD       = 1
+	FUTEX_OP_OR        = 2
+	FUTEX_OP_ANDN      = 3
+	FUTEX_OP_XOR       = 4
+	FUTEX_OP_ARG_SHIFT = 8
+	FUTEX_OP_CMP_EQ    = 0
+	FUTEX_OP_CMP_NE    = 1
+	FUTEX_OP_CMP_LT    = 2
+	FUTEX_OP_CMP_LE    = 3
+	FUTEX_OP_CMP_GT    = 4
+	FUTEX_OP_CMP_GE    = 5
 
 	// FUTEX2_SIZE_U32 and FUTEX2_PRIVATE are flags of futex_waitv(2).
 	FUTEX2_SIZE_MASK = 3

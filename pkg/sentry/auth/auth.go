@@ -184,3 +184,185 @@ func (c *Credentials) InGroup(g KGID) bool {
 	}
 	return false
 }
+
+// maxUserNSLevel is the deepest nesting of user_namespaces(7).
+const maxUserNSLevel = 32
+
+// NewUserNamespace is CLONE_NEWUSER: credentials with every capability in a new child namespace of c's, owned by c's effective
+// user. EPERM where c's IDs have no mapping in c's own namespace, ENOSPC where nesting is too deep.
+func (c *Credentials) NewUserNamespace() (*Credentials, error) {
+	p := c.UserNS
+	if p.Level >= maxUserNSLevel {
+		return nil, unix.ENOSPC
+	}
+	if _, ok := p.UID(c.EUID); !ok {
+		return nil, unix.EPERM
+	}
+	if _, ok := p.GID(c.EGID); !ok {
+		return nil, unix.EPERM
+	}
+	p.mu.RLock()
+	deny := p.denySetgrps
+	p.mu.RUnlock()
+	ns := &UserNamespace{Parent: p, Owner: c.EUID, Group: c.EGID, Level: p.Level + 1, denySetgrps: deny}
+	n := c.Clone()
+	n.EnterUserNS(ns)
+	return n, nil
+}
+
+// EnterUserNS makes c, which is not published yet, a member of ns with every capability, as clone(2), unshare(2) and setns(2) do.
+func (c *Credentials) EnterUserNS(ns *UserNamespace) {
+	c.UserNS = ns
+	c.Permitted, c.Effective, c.Bounding = AllCaps, AllCaps, AllCaps
+	c.Inheritable, c.Ambient = 0, 0
+	c.SecureBits, c.KeepCaps = 0, false
+}
+
+// Mappings are the lines of uid_map (or gid_map) as a reader in namespace viewer sees them: Outside is in viewer's IDs, or,
+// where ns is viewer itself, in its parent's.
+func (ns *UserNamespace) Mappings(gid bool, viewer *UserNamespace) []IDMapEntry {
+	ns.mu.RLock()
+	m := ns.uidMap
+	if gid {
+		m = ns.gidMap
+	}
+	out := append([]IDMapEntry(nil), m...)
+	ns.mu.RUnlock()
+	if viewer == ns && ns.Parent != nil {
+		viewer = ns.Parent
+	}
+	if viewer == ns {
+		return out
+	}
+	for i := range out {
+		if gid {
+			g, _ := viewer.GID(KGID(out[i].Outside))
+			out[i].Outside = uint32(g)
+		} else {
+			u, _ := viewer.UID(KUID(out[i].Outside))
+			out[i].Outside = uint32(u)
+		}
+	}
+	return out
+}
+
+// maxIDMapEntries is the most lines of a map.
+const maxIDMapEntries = 340
+
+// SetMappings is a write to uid_map (or gid_map) by a process with credentials c: the rules of user_namespaces(7). EPERM
+// where a map is set already or the writer may not, EINVAL for bad ranges. Outside is in the parent's IDs.
+func (ns *UserNamespace) SetMappings(gid bool, list []IDMapEntry, c *Credentials) error {
+	if ns.Parent == nil {
+		return unix.EPERM
+	}
+	if len(list) == 0 || len(list) > maxIDMapEntries {
+		return unix.EINVAL
+	}
+	for i, e := range list {
+		if e.Length == 0 || e.Inside+e.Length-1 < e.Inside || e.Outside+e.Length-1 < e.Outside ||
+			e.Inside+e.Length-1 == NoID || e.Outside+e.Length-1 == NoID {
+			return unix.EINVAL
+		}
+		for _, f := range list[:i] {
+			if overlap(e.Inside, f.Inside, e.Length, f.Length) || overlap(e.Outside, f.Outside, e.Length, f.Length) {
+				return unix.EINVAL
+			}
+		}
+	}
+	if !c.HasCapIn(unix.CAP_SYS_ADMIN, ns) {
+		return unix.EPERM
+	}
+	if err := ns.mayMap(gid, list, c); err != nil {
+		return err
+	}
+	out := make([]IDMapEntry, 0, len(list))
+	for _, e := range list {
+		ns.Parent.mu.RLock()
+		pm := ns.Parent.uidMap
+		if gid {
+			pm = ns.Parent.gidMap
+		}
+		root, ok := mapRange(pm, e.Outside, e.Length)
+		ns.Parent.mu.RUnlock()
+		if !ok {
+			return unix.EPERM
+		}
+		out = append(out, IDMapEntry{e.Inside, root, e.Length})
+	}
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	at := &ns.uidMap
+	if gid {
+		at = &ns.gidMap
+	}
+	if len(*at) != 0 {
+		return unix.EPERM
+	}
+	*at = out
+	return nil
+}
+
+// mayMap checks who may map what: a lone ID of the writer itself, or a writer with CAP_SETUID (CAP_SETGID) in the parent.
+func (ns *UserNamespace) mayMap(gid bool, list []IDMapEntry, c *Credentials) error {
+	if len(list) == 1 && list[0].Length == 1 && c.EUID == ns.Owner {
+		if gid {
+			k, ok := ns.Parent.KGID(GID(list[0].Outside))
+			if ok && k == c.EGID && ns.SetgroupsDenied() {
+				return nil
+			}
+		} else if k, ok := ns.Parent.KUID(UID(list[0].Outside)); ok && k == c.EUID {
+			return nil
+		}
+	}
+	cp := unix.CAP_SETUID
+	if gid {
+		cp = unix.CAP_SETGID
+	}
+	if c.HasCapIn(cp, ns.Parent) {
+		return nil
+	}
+	return unix.EPERM
+}
+
+func overlap(a, b, la, lb uint32) bool { return a < b+lb && b < a+la }
+
+// mapRange maps a whole range, which must lie in one entry.
+func mapRange(m []IDMapEntry, id, n uint32) (uint32, bool) {
+	for _, e := range m {
+		if id >= e.Inside && id-e.Inside < e.Length && n <= e.Length-(id-e.Inside) {
+			return e.Outside + (id - e.Inside), true
+		}
+	}
+	return 0, false
+}
+
+// SetgroupsDenied tells whether /proc/PID/setgroups is "deny".
+func (ns *UserNamespace) SetgroupsDenied() bool {
+	ns.mu.RLock()
+	defer ns.mu.RUnlock()
+	return ns.denySetgrps
+}
+
+// SetSetgroups is a write to /proc/PID/setgroups: EPERM once gid_map is set, or for allowing again.
+func (ns *UserNamespace) SetSetgroups(allow bool) error {
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	if allow {
+		if ns.denySetgrps {
+			return unix.EPERM
+		}
+		return nil
+	}
+	if len(ns.gidMap) != 0 && !ns.denySetgrps {
+		return unix.EPERM
+	}
+	ns.denySetgrps = true
+	return nil
+}
+
+// MaySetgroups tells whether setgroups(2) is allowed in ns: a gid_map is set and it is not denied.
+func (ns *UserNamespace) MaySetgroups() bool {
+	ns.mu.RLock()
+	defer ns.mu.RUnlock()
+	return len(ns.gidMap) != 0 && !ns.denySetgrps
+}

@@ -1,6 +1,10 @@
 package clock
 
-import "golang.org/x/sys/unix"
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 // Now reads clock id (CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME, ...) in nanoseconds; an
 // unknown clock reads 0.
@@ -17,3 +21,10 @@ func Realtime() int64 { return Now(unix.CLOCK_REALTIME) }
 
 // Monotonic is CLOCK_MONOTONIC in nanoseconds.
 func Monotonic() int64 { return Now(unix.CLOCK_MONOTONIC) }
+
+// base is what Fast counts from.
+var base = time.Now()
+
+// Fast is a monotonic clock in nanoseconds from an arbitrary start, read without a system call. It is for
+// measuring durations only.
+func Fast() int64 { return int64(time.Since(base)) + 1 }

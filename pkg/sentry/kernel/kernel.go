@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"husk/pkg/arch"
 	"husk/pkg/platform"
 	"husk/pkg/sentry/auth"
 	"husk/pkg/sentry/clock"
@@ -71,6 +72,11 @@ type Kernel struct {
 	tree       sync.Mutex
 	containers map[string]*Container // protected by tree
 
+	uidTasks  map[auth.KUID]int // protected by tree: tasks by real user (RLIMIT_NPROC)
+	fpSize    int               // immutable: bytes of extended state
+	xcr0      uint64            // immutable: components of extended state
+	mxcsrMask uint32            // immutable: bits that may be set in MXCSR
+
 	tasks      atomic.Int32 // live tasks
 	running    sync.WaitGroup
 	forks      atomic.Uint64
@@ -102,6 +108,8 @@ func New(cfg Config) (*Kernel, error) {
 	k.rootPIDNS = newPIDNamespace(k, nil, k.rootUserNS)
 	k.rootUTSNS = newUTSNamespace(k, k.rootUserNS, cfg.HostName, cfg.DomainName)
 	k.rootIPCNS = newIPCNamespace(k, k.rootUserNS)
+	k.uidTasks = make(map[auth.KUID]int)
+	k.fpSize, k.xcr0, k.mxcsrMask = cfg.Platform.FPStateSize(), arch.XCR0(), 0xffff
 	k.containers = make(map[string]*Container)
 	if cfg.Strace != nil {
 		k.SetStrace(cfg.Strace)

@@ -50,12 +50,11 @@ type PIDNamespace struct {
 	user   *auth.UserNamespace // immutable
 	inode  uint64              // immutable
 
-	pids    map[int32]*PID // protected by Kernel.tree
-	last    int32          // protected by Kernel.tree: the latest number
-	init    *ThreadGroup   // protected by Kernel.tree: PID 1; nil before it is made
-	dead    bool           // protected by Kernel.tree: init is gone, no more PIDs
-	procs   int            // protected by Kernel.tree: tasks numbered here
-	memExit bool
+	pids   map[int32]*PID // protected by Kernel.tree
+	last   int32          // protected by Kernel.tree: the latest number
+	init   *ThreadGroup   // protected by Kernel.tree: PID 1; nil before it is made
+	dead   bool           // protected by Kernel.tree: init is gone, no more PIDs
+	zapper *Task          // protected by Kernel.tree: thread of init that waits for the others' end
 }
 
 func newPIDNamespace(k *Kernel, parent *PIDNamespace, user *auth.UserNamespace) *PIDNamespace {

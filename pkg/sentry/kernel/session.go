@@ -214,8 +214,8 @@ func (pg *ProcessGroup) hasStopped() bool {
 	return false
 }
 
-// hangUpIfOrphaned does what POSIX asks for when tg's exit or reparenting orphans pg: stopped jobs get SIGHUP and
-// SIGCONT. The caller holds tree.
+// hangUpIfOrphaned does what POSIX asks for when tg's exit (nil: a reparenting) orphans pg: stopped jobs get SIGHUP and SIGCONT. The caller
+// holds tree and knows that pg was not orphaned before.
 func (pg *ProcessGroup) hangUpIfOrphaned(tg *ThreadGroup) {
 	if pg != nil && pg.orphaned(tg) && pg.hasStopped() {
 		pg.signalLocked(linux.Signal(unix.SIGHUP))

@@ -6,7 +6,6 @@ import (
 
 	"golang.org/x/sys/unix"
 	"husk/pkg/abi/linux"
-	"husk/pkg/sentry/auth"
 	"husk/pkg/sentry/waiter"
 )
 
@@ -123,6 +122,9 @@ func (tg *ThreadGroup) put(p *pendingSignals, info *linux.SignalInfo, tm *posixT
 		n = new(sigNode)
 	}
 	n.info, n.timer, n.next = *info, tm, nil
+	if tm != nil {
+		tm.queued = true
+	}
 	if p.tail != nil {
 		p.tail.next = n
 	} else {
@@ -165,6 +167,7 @@ func (tg *ThreadGroup) take(p *pendingSignals, want linux.SignalSet, info *linux
 	}
 	*info = found.info
 	tm := found.timer
+	found.timer = nil
 	tg.unlinkNode(p, foundPrev, found)
 	return sig, tm
 }
@@ -178,7 +181,11 @@ func (tg *ThreadGroup) unlinkNode(p *pendingSignals, prev, n *sigNode) {
 	if p.tail == n {
 		p.tail = prev
 	}
-	n.timer = nil
+	if n.timer != nil {
+		n.timer.queued = false // flushed: the timer goes on without
+		n.timer.forward(minRepeat)
+		n.timer = nil
+	}
 	n.next = tg.freeNodes
 	tg.freeNodes = n
 	tg.numQueued--
@@ -263,10 +270,10 @@ func (tg *ThreadGroup) sendLocked(t *Task, info *linux.SignalInfo, force bool, t
 	if to == nil || to.ignored(sig, force) && (t != nil || tg.allIgnore(sig, force)) {
 		return nil
 	}
-	if !sig.RealTime() && queue.set.Has(sig) {
+	if tm == nil && !sig.RealTime() && queue.set.Has(sig) {
 		return nil
 	}
-	if lim := tg.limits.Get(unix.RLIMIT_SIGPENDING).Cur; uint64(tg.numQueued) >= lim && sig != sigKILL && info.Code != linux.SI_KERNEL {
+	if lim := tg.limits.Get(unix.RLIMIT_SIGPENDING).Cur; uint64(tg.numQueued) >= lim && sig != sigKILL && info.Code != linux.SI_KERNEL && tm == nil {
 		if sig.RealTime() && info.Code != linux.SI_USER {
 			return unix.EAGAIN
 		}
@@ -278,9 +285,6 @@ func (tg *ThreadGroup) sendLocked(t *Task, info *linux.SignalInfo, force bool, t
 	tg.complete(sig, to, t == nil)
 	return nil
 }
-
-// allIgnore tells whether no thread blocks sig, given that the main thread would ignore it.
-func (tg *ThreadGroup) allIgnore(linux.Signal, bool) bool { return true }
 
 // mainForSignals is the thread that represents the process: the leader, or another if it has exited.
 func (tg *ThreadGroup) mainForSignals() *Task {
@@ -544,6 +548,9 @@ func (t *Task) dequeueLocked(set linux.SignalSet, info *linux.SignalInfo) linux.
 	if tm != nil {
 		tm.delivered(info)
 	}
+	if sig != 0 {
+		tg.signalTaken(sig)
+	}
 	return sig
 }
 
@@ -567,10 +574,8 @@ func (t *Task) MaySignal(to *Task, sig linux.Signal) error {
 		return nil
 	}
 	c, d := t.Credentials(), to.Credentials()
-	if c.UserNS == d.UserNS || true {
-		if c.EUID == d.SUID || c.EUID == d.RUID || c.RUID == d.SUID || c.RUID == d.RUID {
-			return nil
-		}
+	if c.EUID == d.SUID || c.EUID == d.RUID || c.RUID == d.SUID || c.RUID == d.RUID {
+		return nil
 	}
 	if c.HasCapIn(unix.CAP_KILL, d.UserNS) {
 		return nil
@@ -586,5 +591,3 @@ func (tg *ThreadGroup) sameSession(o *ThreadGroup) bool {
 	defer tg.k.tree.Unlock()
 	return tg.pgrp != nil && o.pgrp != nil && tg.pgrp.session == o.pgrp.session
 }
-
-var _ = auth.NoID

@@ -42,7 +42,8 @@ type Task struct {
 	ctx platform.Context      // own goroutine but for Interrupt; host resource
 	as  platform.AddressSpace // own goroutine: that of mm
 	// regs are the general registers while the application does not run. Own goroutine, or a tracer while stopped.
-	regs arch.Registers
+	regs      arch.Registers
+	lastFault arch.Fault // own goroutine
 	// fp is the buffer for extended state of signal frames, made at first use. Own goroutine.
 	fp []byte
 
@@ -50,15 +51,12 @@ type Task struct {
 	where atomic.Uint32
 	wake  waiter.Signal // tokens for whatever the task waits for, interrupts and its timer included
 	timer *time.Timer   // puts a token into wake; made at first use
-	// timerSlot is the deadline for which timer is armed, 0 if it is not. Own goroutine.
-	timerSlot int64
 
 	// Identity.
-	group   *ThreadGroup // immutable but for exec by a non-leader, where it stays the same
-	pid     *PID         // protected by tree: exec by a non-leader swaps it
-	tid     atomic.Int32 // number in the root namespace
-	nsTID   atomic.Int32 // number in the group's own namespace
-	parentK parentInfo   // protected by tree
+	group *ThreadGroup // immutable but for exec by a non-leader, where it stays the same
+	pid   *PID         // protected by tree: exec by a non-leader swaps it
+	tid   atomic.Int32 // number in the root namespace
+	nsTID atomic.Int32 // number in the group's own namespace
 
 	mu       sync.Mutex
 	mm       atomic.Pointer[mm.MemoryManager] // replaced by own goroutine
@@ -71,19 +69,26 @@ type Task struct {
 	netNS    atomic.Pointer[NetworkNamespace]
 	childNS  *PIDNamespace // own goroutine: where children are numbered (unshare, setns)
 	name     atomic.Pointer[string]
-	oldMM    *mm.MemoryManager // own goroutine: to be released at a safe point
-	released bool              // protected by tree
+	released bool // protected by tree
 
-	sig     taskSignals
-	acct    taskAccounting
-	futex   futexWaiter
-	robust  uint64 // own goroutine: set_robust_list head
-	cleartd uint64 // own goroutine: clear_child_tid
-	rseq    rseqState
-	secc    seccompState
-	sched   schedState
+	sig       taskSignals
+	acct      taskAccounting
+	futex     futexWaiter
+	piWaiters int    // protected by futexManager.piMu: waiters of PI locks that the task holds
+	robust    uint64 // own goroutine: set_robust_list head
+	clearTID  uint64 // own goroutine: clear_child_tid
+	rseq      rseqState
+	secc      seccompState
+	sched     schedState
 
-	restart      linuxRestart
+	restart      restartState     // own goroutine
+	frame        arch.SignalFrame // own goroutine: buffer for signal frames
+	sigInfo      linux.SignalInfo // own goroutine: buffer for the signal being delivered
+	waitEntry    waiter.Entry     // own goroutine: for waits of child states
+	queued       []func()         // protected by mu: see RunInTask
+	newLimits    *limits.Set      // between newChild and linkChild
+	fsShare      *shareCount      // own goroutine: tasks that share fs
+	ct           *Container       // immutable
 	exit         exitState
 	ptr          ptraceState
 	pdeathSignal linux.Signal // protected by tree
@@ -96,9 +101,6 @@ type Task struct {
 	timerSlack   uint64 // own goroutine
 	memPolicy    int32  // own goroutine
 }
-
-// parentInfo are a task's links that belong to the thread that cloned it.
-type parentInfo struct{}
 
 // Kernel is the task's kernel; any goroutine.
 func (t *Task) Kernel() *Kernel { return t.k }

@@ -1,0 +1,286 @@
+package kernel
+
+import (
+	"time"
+
+	"husk/pkg/abi/linux"
+	"husk/pkg/sentry/clock"
+	"golang.org/x/sys/unix"
+)
+
+// minRepeat bounds how often timers fire whose signal is ignored, and how often CPU timers are looked at, in nanoseconds.
+const minRepeat = 1e6
+
+// intervalTimer is one of setitimer(2). Times in nanoseconds: of CLOCK_MONOTONIC, or of CPU time.
+type intervalTimer struct {
+	deadline int64 // 0: not armed
+	interval int64
+	pending  bool // ITIMER_REAL: fired and to be armed again when SIGALRM is taken
+}
+
+// groupTimers are the timers of a process, protected by its mu.
+type groupTimers struct {
+	real, virt, prof intervalTimer
+	realTimer        *time.Timer // host resource
+	posix            map[int32]*posixTimer
+	nextID           int32
+	cpuTimer         *time.Timer // looks at CPU timers; host resource
+	cpuArmed         bool
+	// cpuWarned is the CPU time in seconds at which RLIMIT_CPU sends SIGXCPU next; 0 before the first.
+	cpuWarned uint64
+	restoreID bool // PR_TIMER_CREATE_RESTORE_IDS
+	ended     bool
+}
+
+func (g *groupTimers) inherit(*groupTimers) {}
+
+// ITimer describes an interval timer as getitimer(2) does, in nanoseconds.
+type ITimer struct {
+	Value, Interval int64
+}
+
+func (g *groupTimers) which(w int32) *intervalTimer {
+	switch w {
+	case unix.ITIMER_REAL:
+		return &g.real
+	case unix.ITIMER_VIRTUAL:
+		return &g.virt
+	}
+	return &g.prof
+}
+
+// itimerNow is the time that timer w counts. The caller holds mu.
+func (tg *ThreadGroup) itimerNow(w int32) int64 {
+	if w == unix.ITIMER_REAL {
+		return clock.Monotonic()
+	}
+	u := tg.usageLocked()
+	if w == unix.ITIMER_VIRTUAL {
+		return u.utime
+	}
+	return u.utime + u.stime
+}
+
+// GetITimer is getitimer(2) for a valid which (0 to 2).
+func (tg *ThreadGroup) GetITimer(w int32) ITimer {
+	tg.mu.Lock()
+	defer tg.mu.Unlock()
+	return tg.getITimerLocked(w)
+}
+
+func (tg *ThreadGroup) getITimerLocked(w int32) ITimer {
+	it := tg.timers.which(w)
+	v := ITimer{Interval: it.interval}
+	if it.deadline != 0 {
+		v.Value = max(it.deadline-tg.itimerNow(w), 1000)
+	}
+	return v
+}
+
+// SetITimer is setitimer(2) for a valid which; it returns the old setting.
+func (tg *ThreadGroup) SetITimer(w int32, v ITimer) ITimer {
+	tg.mu.Lock()
+	defer tg.mu.Unlock()
+	old := tg.getITimerLocked(w)
+	it := tg.timers.which(w)
+	*it = intervalTimer{interval: v.Interval}
+	if v.Value != 0 {
+		it.deadline = addSat(tg.itimerNow(w), v.Value)
+	}
+	if w == unix.ITIMER_REAL {
+		tg.armReal(v.Value)
+	} else if v.Value != 0 {
+		tg.armCPU()
+	}
+	return old
+}
+
+// armReal starts or stops the host timer of ITIMER_REAL. The caller holds mu.
+func (tg *ThreadGroup) armReal(d int64) {
+	g := &tg.timers
+	switch {
+	case g.ended:
+	case g.real.deadline == 0:
+		if g.realTimer != nil {
+			g.realTimer.Stop()
+		}
+	case g.realTimer == nil:
+		g.realTimer = time.AfterFunc(time.Duration(d), tg.realFired)
+	default:
+		g.realTimer.Reset(time.Duration(d))
+	}
+}
+
+// realFired runs on a goroutine of the runtime.
+func (tg *ThreadGroup) realFired() {
+	tg.mu.Lock()
+	defer tg.mu.Unlock()
+	it := &tg.timers.real
+	now := clock.Monotonic()
+	if it.deadline == 0 || it.pending || tg.timers.ended {
+		return
+	}
+	if now < it.deadline {
+		tg.armReal(it.deadline - now)
+		return
+	}
+	alrm := linux.Signal(unix.SIGALRM)
+	tg.sendLocked(nil, kernelInfo(alrm), true, nil)
+	if it.interval == 0 {
+		it.deadline = 0
+		return
+	}
+	if tg.pending.set.Has(alrm) {
+		it.pending = true // armed again when the signal is taken, so that a slow process is not flooded
+		return
+	}
+	tg.forwardReal(now, minRepeat)
+}
+
+// forwardReal arms the next expiry of ITIMER_REAL behind now. The caller holds mu.
+func (tg *ThreadGroup) forwardReal(now, least int64) {
+	it := &tg.timers.real
+	it.pending = false
+	n := (now-it.deadline)/it.interval + 1
+	it.deadline += n * it.interval
+	tg.armReal(max(it.deadline-now, least))
+}
+
+// signalTaken is called when a signal has been dequeued. The caller holds mu.
+func (tg *ThreadGroup) signalTaken(sig linux.Signal) {
+	if sig == linux.Signal(unix.SIGALRM) && tg.timers.real.pending {
+		tg.forwardReal(clock.Monotonic(), 0)
+	}
+}
+
+// armCPU makes sure that CPU timers and limits are looked at. The caller holds mu.
+func (tg *ThreadGroup) armCPU() {
+	g := &tg.timers
+	if g.cpuArmed || g.ended {
+		return
+	}
+	d, any := tg.cpuLeft()
+	if !any {
+		return
+	}
+	g.cpuArmed = true
+	d = max(d/int64(max(len(tg.tasks), 1)), minRepeat)
+	if g.cpuTimer == nil {
+		g.cpuTimer = time.AfterFunc(time.Duration(d), tg.cpuFired)
+	} else {
+		g.cpuTimer.Reset(time.Duration(d))
+	}
+}
+
+// cpuLeft is the CPU time until the next CPU timer or limit is due. The caller holds mu.
+func (tg *ThreadGroup) cpuLeft() (left int64, any bool) {
+	g := &tg.timers
+	u := tg.usageLocked()
+	cpu := u.utime + u.stime
+	left = maxTime
+	due := func(deadline, now int64) {
+		any = true
+		left = min(left, max(deadline-now, 0))
+	}
+	if g.virt.deadline != 0 {
+		due(g.virt.deadline, u.utime)
+	}
+	if g.prof.deadline != 0 {
+		due(g.prof.deadline, cpu)
+	}
+	for _, p := range g.posix {
+		if p.kind != clockHost && p.deadline != 0 && !p.queued {
+			due(p.deadline, p.nowLocked())
+		}
+	}
+	if lim := tg.limits.Get(unix.RLIMIT_CPU); lim.Cur != ^uint64(0) {
+		next := max(lim.Cur, g.cpuWarned)
+		due(int64(min(next, 1<<33))*1e9, cpu)
+	}
+	return left, any
+}
+
+// cpuFired looks at the CPU timers; it runs on a goroutine of the runtime.
+func (tg *ThreadGroup) cpuFired() {
+	tg.mu.Lock()
+	defer tg.mu.Unlock()
+	g := &tg.timers
+	g.cpuArmed = false
+	if g.ended || tg.exiting.Load() {
+		return
+	}
+	u := tg.usageLocked()
+	cpu := u.utime + u.stime
+	tg.expireCPU(&g.virt, u.utime, linux.Signal(unix.SIGVTALRM))
+	tg.expireCPU(&g.prof, cpu, linux.Signal(unix.SIGPROF))
+	for _, p := range g.posix {
+		if p.kind != clockHost && p.deadline != 0 && !p.queued && p.nowLocked() >= p.deadline {
+			p.expireLocked()
+		}
+	}
+	if lim := tg.limits.Get(unix.RLIMIT_CPU); lim.Cur != ^uint64(0) {
+		sec := uint64(cpu / 1e9)
+		switch {
+		case lim.Max != ^uint64(0) && sec >= lim.Max:
+			tg.groupExitLocked(int32(sigKILL))
+			return
+		case sec >= max(lim.Cur, g.cpuWarned):
+			tg.sendLocked(nil, kernelInfo(linux.Signal(unix.SIGXCPU)), true, nil)
+			g.cpuWarned = sec + 1
+		}
+	}
+	tg.armCPU()
+}
+
+func (tg *ThreadGroup) expireCPU(it *intervalTimer, now int64, sig linux.Signal) {
+	if it.deadline == 0 || now < it.deadline {
+		return
+	}
+	tg.sendLocked(nil, kernelInfo(sig), true, nil)
+	if it.interval == 0 {
+		it.deadline = 0
+		return
+	}
+	it.deadline += ((now-it.deadline)/it.interval + 1) * it.interval
+}
+
+// LimitChanged is called after RLIMIT_CPU has changed.
+func (tg *ThreadGroup) LimitChanged() {
+	tg.mu.Lock()
+	tg.timers.cpuWarned = 0
+	tg.armCPU()
+	tg.mu.Unlock()
+}
+
+// stopTimers ends timers that do not survive execve(2) (all: those of setitimer as well, at exit). The caller holds mu.
+func (tg *ThreadGroup) stopTimers(all bool) {
+	g := &tg.timers
+	for id, p := range g.posix {
+		p.stopLocked()
+		delete(g.posix, id)
+	}
+	if !all {
+		return
+	}
+	g.ended = true
+	if g.realTimer != nil {
+		g.realTimer.Stop()
+	}
+	if g.cpuTimer != nil {
+		g.cpuTimer.Stop()
+	}
+}
+
+// endTimers is called when the last thread is gone.
+func (tg *ThreadGroup) endTimers() {
+	tg.mu.Lock()
+	tg.stopTimers(true)
+	tg.mu.Unlock()
+}
+
+// exitTimers stops what belongs to a thread that exits.
+func (t *Task) exitTimers() {
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+}
