@@ -95,3 +95,46 @@ func compute(op uint16, a, k uint32) uint32 {
 	}
 	return -a // BPF_NEG
 }
+
+// RunConst is Run for a program of which only the number and architecture are known: ok is false where the result
+// depends on more.
+func RunConst(prog []Insn, d *Data) (act Action, ok bool) {
+	for _, in := range prog {
+		if in.Code == ldAbs && in.K >= offIP {
+			return constPath(prog, d)
+		}
+	}
+	return Run(prog, d), true
+}
+
+// constPath runs prog until it would read an argument or the instruction pointer.
+func constPath(prog []Insn, d *Data) (Action, bool) {
+	pc := 0
+	var a uint32
+	for ; pc < len(prog); pc++ {
+		in := &prog[pc]
+		switch {
+		case in.Code == ldAbs:
+			if in.K >= offIP {
+				return 0, false
+			}
+			a = d.word(in.K)
+		case in.Code == retK:
+			return Action(in.K), true
+		case in.Code == ja:
+			pc += int(in.K)
+		case in.Code&7 == unix.BPF_JMP && in.Code&srcX == 0:
+			if holds(in.Code&0xf0, a, in.K) {
+				pc += int(in.Jt)
+			} else {
+				pc += int(in.Jf)
+			}
+		default:
+			return 0, false // arithmetic is rare: not worth following
+		}
+	}
+	return 0, false
+}
+
+// offIP is the offset of the first field of Data that differs between calls with the same number.
+const offIP = 8

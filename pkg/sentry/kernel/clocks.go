@@ -1,8 +1,8 @@
 package kernel
 
 import (
-	"husk/pkg/sentry/clock"
 	"golang.org/x/sys/unix"
+	"husk/pkg/sentry/clock"
 )
 
 // Encoding of CPU clocks of processes and threads in clock IDs (clock_getcpuclockid(3)): the complement of the ID above three bits.

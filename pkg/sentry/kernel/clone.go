@@ -228,9 +228,6 @@ func (c *Task) inherit(t *Task, f uint64) {
 	c.sched.inherit(&t.sched)
 	c.ioprio.Store(t.ioprio.Load())
 	c.timerSlack, c.tsc, c.memPolicy = t.timerSlack, t.tsc, t.memPolicy
-	if f&unix.CLONE_VM == 0 {
-		c.rseq = t.rseq
-	}
 }
 
 // inheritNamespaces sets namespaces and fs, new ones where the flags say so.
@@ -374,6 +371,9 @@ func (t *Task) initGroup(g *ThreadGroup, a *linux.CloneArgs) {
 	default:
 		g.hand = tg.hand.fork()
 	}
+	if g.exe = tg.exe; g.exe != nil {
+		g.exe.IncRef()
+	}
 	tg.mu.Unlock()
 	g.dumpable.Store(tg.dumpable.Load())
 	g.loginUID.Store(tg.loginUID.Load())
@@ -401,10 +401,7 @@ func (t *Task) mayHaveProcess() bool {
 // counted adds n to the tasks of t's user and of the kernel. The caller holds tree.
 func (t *Task) counted(n int) {
 	k := t.k
-	u := t.Credentials().RUID
-	if k.uidTasks[u] += n; k.uidTasks[u] == 0 {
-		delete(k.uidTasks, u)
-	}
+	t.countUser(t.Credentials().RUID, n)
 	k.tasks.Add(int32(n))
 	if n > 0 {
 		k.forks.Add(1)

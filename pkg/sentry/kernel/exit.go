@@ -52,7 +52,9 @@ func (t *Task) doExit() {
 	t.exitMM()
 	t.exit.done.Store(true)
 	t.exitTimers()
-	t.undoSemaphores()
+	for _, f := range t.k.exitHooks {
+		f(t)
+	}
 	t.releaseFiles()
 	t.acct.beginBlock()
 	if tg.isInit {
@@ -62,7 +64,11 @@ func (t *Task) doExit() {
 	t.k.tree.Lock()
 	t.exit.status = status
 	t.exitNotify()
+	last := tg.live == 0
 	t.k.tree.Unlock()
+	if last {
+		tg.setExe(nil)
+	}
 }
 
 // exitMM tells other threads that this one is gone, by memory, and leaves the address space.
@@ -141,6 +147,7 @@ func (t *Task) release() {
 	tg.removeTask(t)
 	tg.mu.Unlock()
 	t.pid.task = nil
+	t.pid.queue.Notify(waiter.ReadableEvents | waiter.EventHUp)
 	t.pid.release()
 	t.counted(-1)
 	tg.container.uncharge()
@@ -243,7 +250,7 @@ func (tg *ThreadGroup) becomeZombie() {
 		tg.reap(false)
 	}
 	close(tg.exited)
-	tg.pidQueue.Notify(waiter.ReadableEvents)
+	tg.pid.queue.Notify(waiter.ReadableEvents | waiter.EventHUp)
 }
 
 // notifyParentExit sends the exit signal and wakes waiters; true if the process is to be reaped at once. The caller holds tree.

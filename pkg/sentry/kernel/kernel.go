@@ -77,14 +77,14 @@ type Kernel struct {
 	xcr0      uint64            // immutable: components of extended state
 	mxcsrMask uint32            // immutable: bits that may be set in MXCSR
 
-	tasks      atomic.Int32 // live tasks
-	running    sync.WaitGroup
-	forks      atomic.Uint64
-	tracer     atomic.Pointer[Tracer]
-	nsInode    atomic.Uint64
-	unknown    [MaxSyscall + 1]atomic.Uint32 // calls of unknown numbers; the last counts what is out of range
-	hostnameMu sync.Mutex
-	extra      sync.Map // values of upper layers by key; see Value
+	tasks     atomic.Int32 // live tasks
+	running   sync.WaitGroup
+	forks     atomic.Uint64
+	tracer    atomic.Pointer[Tracer]
+	nsInode   atomic.Uint64
+	unknown   [MaxSyscall + 1]atomic.Uint32 // calls of unknown numbers; the last counts what is out of range
+	exitHooks []func(*Task)                 // immutable once tasks run: see OnTaskExit
+	extra     sync.Map                      // values of upper layers by key; see Value
 }
 
 // New makes a kernel without processes.
@@ -190,3 +190,10 @@ func (k *Kernel) SetValue(key, v any) { k.extra.Store(key, v) }
 
 // newNSInode numbers a namespace for /proc/PID/ns.
 func (k *Kernel) newNSInode() uint64 { return k.nsInode.Add(1) }
+
+// OnTaskExit makes f run in each thread that exits, before it leaves its namespaces (System V semaphore adjustments).
+// It is called before any process exists.
+func (k *Kernel) OnTaskExit(f func(*Task)) { k.exitHooks = append(k.exitHooks, f) }
+
+// WaitAll waits until no task runs any more.
+func (k *Kernel) WaitAll() { k.running.Wait() }

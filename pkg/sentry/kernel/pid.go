@@ -3,6 +3,7 @@ package kernel
 import (
 	"golang.org/x/sys/unix"
 	"husk/pkg/sentry/auth"
+	"husk/pkg/sentry/waiter"
 )
 
 const (
@@ -25,6 +26,8 @@ type PID struct {
 	group   *ThreadGroup  // protected by Kernel.tree: the process with this TGID
 	pgrp    *ProcessGroup // protected by Kernel.tree
 	session *Session      // protected by Kernel.tree
+
+	queue waiter.Queue // polls of pidfds
 }
 
 // In is the number in ns; 0 where it is not visible.

@@ -4,9 +4,9 @@ import (
 	"math"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"husk/pkg/abi/linux"
 	"husk/pkg/sentry/clock"
-	"golang.org/x/sys/unix"
 )
 
 // posixTimer is a timer of timer_create(2). Fields that change are protected by the mu of the process.

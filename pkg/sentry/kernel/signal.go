@@ -267,7 +267,7 @@ func (tg *ThreadGroup) sendLocked(t *Task, info *linux.SignalInfo, force bool, t
 	} else {
 		to = tg.mainForSignals()
 	}
-	if to == nil || to.ignored(sig, force) && (t != nil || tg.allIgnore(sig, force)) {
+	if to == nil || to.ignored(sig, force) {
 		return nil
 	}
 	if tm == nil && !sig.RealTime() && queue.set.Has(sig) {

@@ -71,15 +71,15 @@ type Task struct {
 	name     atomic.Pointer[string]
 	released bool // protected by tree
 
-	sig       taskSignals
-	acct      taskAccounting
-	futex     futexWaiter
-	piWaiters int    // protected by futexManager.piMu: waiters of PI locks that the task holds
-	robust    uint64 // own goroutine: set_robust_list head
-	clearTID  uint64 // own goroutine: clear_child_tid
-	rseq      rseqState
-	secc      seccompState
-	sched     schedState
+	sig         taskSignals
+	acct        taskAccounting
+	futex       futexWaiter
+	piWaiters   int          // protected by futexManager.piMu: waiters of PI locks that the task holds
+	robust      uint64       // own goroutine: set_robust_list head
+	clearTID    uint64       // own goroutine: clear_child_tid
+	secc        seccompState // own goroutine
+	pendingSecc atomic.Pointer[seccompState]
+	sched       schedState
 
 	restart      restartState     // own goroutine
 	frame        arch.SignalFrame // own goroutine: buffer for signal frames
@@ -147,9 +147,6 @@ func (t *Task) SetNetNS(ns NetworkNamespace) {
 
 // Credentials implements vfs.Context: immutable, never nil. Any goroutine.
 func (t *Task) Credentials() *auth.Credentials { return t.creds.Load() }
-
-// SetCredentials publishes changed credentials.
-func (t *Task) SetCredentials(c *auth.Credentials) { t.creds.Store(c) }
 
 // UserNS is the user namespace of the credentials. Any goroutine.
 func (t *Task) UserNS() *auth.UserNamespace { return t.creds.Load().UserNS }

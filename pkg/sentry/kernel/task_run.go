@@ -253,6 +253,7 @@ func (t *Task) RunInTask(fn func()) bool {
 }
 
 func (t *Task) runQueued() {
+	t.takeFilters()
 	t.mu.Lock()
 	q := t.queued
 	t.queued = nil

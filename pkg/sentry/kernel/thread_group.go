@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 	"husk/pkg/abi/linux"
 	"husk/pkg/sentry/limits"
+	"husk/pkg/sentry/vfs"
 	"husk/pkg/sentry/waiter"
 )
 
@@ -58,13 +59,13 @@ type ThreadGroup struct {
 	groupExec  bool // exec kills the other threads
 	unkillable bool // PID 1: no default actions from inside
 	stop       groupStop
-	deadAcct   rusage // of released threads
+	deadAcct   rusage               // of released threads
+	exe        *vfs.FileDescription // the program, with a reference
 	timers     groupTimers
 
 	exited     chan struct{} // closed when the process is gone; host resource
 	childQueue waiter.Queue  // waiters for state changes of children
 	sigQueue   waiter.Queue  // signalfd
-	pidQueue   waiter.Queue  // pidfd
 	dumpable   atomic.Int32
 	oomAdj     atomic.Int32 // oom_score_adj
 	loginUID   atomic.Uint32

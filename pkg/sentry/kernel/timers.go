@@ -3,9 +3,9 @@ package kernel
 import (
 	"time"
 
+	"golang.org/x/sys/unix"
 	"husk/pkg/abi/linux"
 	"husk/pkg/sentry/clock"
-	"golang.org/x/sys/unix"
 )
 
 // minRepeat bounds how often timers fire whose signal is ignored, and how often CPU timers are looked at, in nanoseconds.
