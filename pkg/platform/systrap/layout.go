@@ -1,0 +1,170 @@
+package systrap
+
+import "unsafe"
+
+// The stub region: the part of every stub process that the application can not map. It lies below
+// the 16 GiB under the top of user space where Linux randomises the sentry's own stack, and above everything
+// that an application asks for by address.
+const (
+	stubBase = 0x7ff000000000
+	stubEnd  = 0x7fffffffffff &^ 0xfff // end of user space (4-level paging)
+	maxUser  = stubBase
+	minUser  = 0x10000 // vm.mmap_min_addr of common hosts
+
+	textAddr  = stubBase // code, read-execute
+	textSize  = 0x1000
+	tableAddr = textAddr + textSize // struct table, read-only
+	tableSize = 0x1000
+	hintAddr  = stubBase + 0x8000 // struct hints, read-only, one page for all stub processes
+	hintSize  = 0x1000
+	ringAddr  = stubBase + 0x10000 // struct ring, read-only
+	doneAddr  = stubBase + 0x20000 // struct done, writable
+	doneSize  = 0x1000
+	vdsoAddr  = stubBase + 0x100000 // vvar and vdso
+	slotsAddr = stubBase + 0x10000000
+	slotsEnd  = slotsAddr + maxThreads*slotSize
+
+	slotSize     = 0x8000
+	slotStack    = 0x1000 // offset of the signal stack in a slot
+	slotFrame    = 0x3000 // offset of the frame a thread starts from: nested signal frames reach it from neither side
+	slotFP       = slotFrame + 0x400
+	slotsAtOnce  = 16   // slots in an additional chunk
+	firstSlots   = 15   // slots in the first chunk of an address space
+	maxThreads   = 4095 // per address space: firstSlots + 255*slotsAtOnce
+	chunkSize    = slotsAtOnce * slotSize
+	chunkDone    = ringSize // offsets in the first chunk of an address space
+	chunkSlots   = slotSize
+	ringSize     = 0x4000
+	ringOps      = 200
+	ringDataAddr = ringAddr + 64 + ringOps*64 // zygote's initial data
+)
+
+// Values of slot.state. Both sides only ever exchange or compare-and-exchange it.
+const (
+	stateRun        = 0 // the thread may run application code
+	stateEvent      = 1 // it stopped and waits
+	stateRunSleep   = 2 // stateRun, and the sentry sleeps
+	stateEventSleep = 3 // stateEvent, and the thread sleeps
+)
+
+// Values of slot.mode: how to go back to the application.
+const (
+	modeSigreturn = 0 // rt_sigreturn from the frame
+	modeFast      = 1 // registers from the frame, in user code; rcx == rip, r11 == rflags
+)
+
+// Bits of slot.setBase: which segment bases to load before going back.
+const (
+	setFs = 1
+	setGs = 2
+)
+
+// slot is the shared page of one stub thread, followed by its signal stack. Hostile memory.
+type slot struct {
+	// Written by the thread.
+	state  uint32
+	signal uint32 // what stopped it
+	uctx   uint64 // stub address of the signal frame's ucontext
+	info   uint64 // stub address of its siginfo
+	cpu    uint32 // where the thread ran last
+	_      [36]byte
+	// Written by the sentry, in a cache line of its own; the thread clears setBase.
+	mode    uint32
+	setBase uint32
+	spin    uint32 // how often to look at state before sleeping
+	_       uint32
+	fsBase  uint64
+	gsBase  uint64
+	_       [32]byte
+}
+
+// Values of op.kind.
+const (
+	opSyscall = 0 // call with the secret
+	opRaw     = 1 // call without it, before the filter is there
+	opThread  = 2 // clone that starts an application thread
+	opFork    = 3 // clone that forks the process: the parent's batch ends, the child goes on
+)
+
+// op is a system call that the memory thread executes.
+type op struct {
+	nr   uint64
+	args [6]uint64
+	kind uint64
+}
+
+// ring is what the sentry asks of a memory thread; read-only in the stub process.
+type ring struct {
+	seq  uint64 // number of the batch, unique per platform; its low half is the futex word
+	n    uint32 // operations in it
+	spin uint32 // how often to look at seq before sleeping
+	_    [48]byte
+	ops  [ringOps]op
+	data [ringSize - 64 - ringOps*64]byte
+}
+
+// Values of done.state.
+const (
+	donePending = 0
+	doneReady   = 1
+	doneWaiter  = 2 // pending, and the sentry sleeps
+)
+
+// done is the memory thread's answer; writable by the application, hence the tag.
+type done struct {
+	state    uint32
+	sleeping uint32 // the memory thread sleeps, or is about to
+	result   uint64 // of the last call
+	tag      uint64 // siphash(key, ring.seq, result)
+}
+
+// hints are words the sentry publishes to all stub threads.
+type hints struct {
+	epoch uint32
+}
+
+// table holds addresses that the stub's code needs; filled in once by makeText.
+type table struct {
+	publish    uint64 // the exchange that publishes an event
+	waitEnd    uint64 // end of the code that waits and resumes
+	finalJump  uint64 // the jump that ends a fast resume
+	sentryPid  uint64
+	xstateMask uint64
+}
+
+// ucontext is the head of the kernel's struct ucontext of x86-64.
+type ucontext struct {
+	flags, link                uint64
+	stackSP, stackFlags, ssLen uint64
+	r8, r9, r10, r11, r12      uint64
+	r13, r14, r15, rdi, rsi    uint64
+	rbp, rbx, rdx, rax, rcx    uint64
+	rsp, rip, eflags           uint64
+	cs, gs, fs, ss             uint16
+	err, trapno, oldmask, cr2  uint64
+	fpstate                    uint64
+	_                          [8]uint64
+	sigmask                    uint64
+}
+
+// siginfo is the part of siginfo_t in use.
+type siginfo struct {
+	signo, errno, code, _ int32
+	addr                  uint64 // si_addr, si_call_addr
+	nr                    int32  // SIGSYS: si_syscall
+	arch                  uint32 // SIGSYS: si_arch
+}
+
+const (
+	ringHead     = unsafe.Offsetof(ring{}.ops)
+	ucontextSize = unsafe.Sizeof(ucontext{})
+	siginfoSize  = unsafe.Sizeof(siginfo{})
+)
+
+// Compile-time checks of sizes that the assembly and the maps depend on.
+var (
+	_ [ringSize - unsafe.Sizeof(ring{})]byte
+	_ [unsafe.Sizeof(ring{}) - ringSize]byte
+	_ [128 - unsafe.Sizeof(slot{})]byte
+	_ [304 - ucontextSize]byte
+)

@@ -1,0 +1,433 @@
+package systrap
+
+import (
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"husk/pkg/arch"
+	"husk/pkg/platform"
+)
+
+// addressSpace is a stub process.
+type addressSpace struct {
+	p     *systrap
+	pid   int    // immutable once shared
+	first uint32 // chunk of the ring and the first slots; immutable
+	ring  *ring
+	done  *done
+
+	mu      sync.Mutex
+	seq     uint64    // of the batch that runs; mu
+	threads []*thread // all; changed under mu and life
+	idle    []*thread // those without a context; mu
+	more    []uint32  // further chunks of slots; mu
+	buf     []op      // for Apply; mu
+
+	life     sync.Mutex
+	dead     atomic.Bool // set under life, before the process is killed or when found dead
+	reaped   bool        // the pid may belong to another process; life
+	released bool        // by the owner; life
+	// refs counts the owner and the contexts that have a thread here; life. The last one gives the process to the reaper.
+	refs int
+}
+
+// thread is an application thread of a stub process.
+type thread struct {
+	as   *addressSpace
+	slot *slot
+	base uintptr // sentry's address of the slot
+	addr uint64  // stub's address of the slot
+	tid  int
+
+	// Of the context that has the thread.
+	uctx       uint64 // offset in the slot of the frame to resume from
+	fresh      bool   // it is one that frame built
+	fp         uint64 // offset of its extended state, 0 if it has none
+	fs, gs     uint64 // segment bases that the thread has, or will have when it resumes
+	basesKnown bool
+}
+
+func (p *systrap) newSpace(chunk uint32) *addressSpace {
+	off := uint64(chunk) * chunkSize
+	a := &addressSpace{p: p, first: chunk, ring: (*ring)(p.mem.at(off)), done: (*done)(p.mem.at(off + chunkDone)), refs: 1}
+	return a
+}
+
+// post starts a batch. The caller holds mu, and no batch runs.
+func (a *addressSpace) post(ops []op) { a.postAs(a.p.seq.Add(1), ops) }
+
+func (a *addressSpace) postAs(seq uint64, ops []op) {
+	copy(a.ring.ops[:], ops)
+	a.ring.n = uint32(len(ops))
+	a.seq = seq
+	atomic.StoreUint32(&a.done.state, donePending)
+	atomic.StoreUint64(&a.ring.seq, a.seq)
+	if atomic.LoadUint32(&a.done.sleeping) != 0 {
+		a.wakeMemory()
+	}
+}
+
+func (a *addressSpace) wakeMemory() { futexWake((*uint32)(unsafe.Pointer(&a.ring.seq))) }
+
+// Limits of await.
+const (
+	doneSpin    = 64
+	awaitChecks = 60 // seconds after which a silent memory thread is taken for a hostile application's doing
+)
+
+// await waits for the batch that post started and returns its result, a system call's. It kills the process if
+// the application tampers with the answer.
+func (a *addressSpace) await() (int64, error) {
+	for checks := 0; ; {
+		if spinEvent(&a.done.state, ^uint32(0), doneReady, doneSpin) {
+			d := *a.done
+			if d.tag == siphash(a.p.key[0], a.p.key[1], a.seq, d.result) {
+				return int64(d.result), nil
+			}
+			a.kill()
+			return 0, errDead
+		}
+		if !atomic.CompareAndSwapUint32(&a.done.state, donePending, doneWaiter) && atomic.LoadUint32(&a.done.state) == doneReady {
+			continue
+		}
+		if futexWait(&a.done.state, doneWaiter, &unix.Timespec{Sec: 1}) {
+			continue
+		}
+		if checks++; checks > awaitChecks || a.isDead() {
+			a.kill()
+			return 0, errDead
+		}
+		a.wakeMemory()
+	}
+}
+
+// run executes a batch of at most ringOps calls and waits for it.
+func (a *addressSpace) run(ops []op) (int64, error) {
+	if a.dead.Load() {
+		return 0, errDead
+	}
+	a.post(ops)
+	r, err := a.await()
+	if err == nil && r < 0 && r > -4096 {
+		return 0, unix.Errno(-r)
+	}
+	return r, err
+}
+
+// Apply implements platform.AddressSpace.
+func (a *addressSpace) Apply(ops []platform.MapOp) error {
+	for i := range ops {
+		if ops[i].Op > platform.OpProtect || !validRange(ops[i].Addr, ops[i].Length) {
+			return unix.EINVAL
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for len(ops) > 0 {
+		n := min(len(ops), ringOps)
+		a.buf = a.buf[:0]
+		for i := range ops[:n] {
+			a.buf = append(a.buf, mapCall(&ops[i]))
+		}
+		if _, err := a.run(a.buf); err != nil {
+			if err == errDead {
+				return unix.ESRCH
+			}
+			return err
+		}
+		ops = ops[n:]
+	}
+	return nil
+}
+
+// validRange tells whether the application may have something at [addr, addr+length).
+func validRange(addr, length uint64) bool {
+	return (addr|length)&arch.PageMask == 0 && length != 0 && addr < maxUser && length <= maxUser-addr
+}
+
+// mapCall is the system call for an operation.
+func mapCall(m *platform.MapOp) op {
+	switch m.Op {
+	case platform.OpMap:
+		flags := uint64(unix.MAP_SHARED | unix.MAP_FIXED)
+		if m.Populate {
+			flags |= unix.MAP_POPULATE
+		}
+		return op{nr: unix.SYS_MMAP, args: [6]uint64{m.Addr, m.Length, prot(m.Perms), flags, uint64(uint32(m.FD)), m.Offset}}
+	case platform.OpProtect:
+		return op{nr: unix.SYS_MPROTECT, args: [6]uint64{m.Addr, m.Length, prot(m.Perms)}}
+	default:
+		return op{nr: unix.SYS_MUNMAP, args: [6]uint64{m.Addr, m.Length}}
+	}
+}
+
+func prot(p platform.Perms) uint64 {
+	var r uint64
+	if p&platform.Read != 0 {
+		r |= unix.PROT_READ
+	}
+	if p&platform.Write != 0 {
+		r |= unix.PROT_WRITE
+	}
+	if p&platform.Exec != 0 {
+		r |= unix.PROT_EXEC
+	}
+	return r
+}
+
+// Fork implements platform.Forker.
+func (a *addressSpace) Fork() (platform.AddressSpace, error) {
+	b, err := a.fork()
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// fork forks the stub process; the child has one thread without a context.
+func (a *addressSpace) fork() (*addressSpace, error) {
+	p := a.p
+	chunk, ok := p.mem.alloc()
+	if !ok {
+		return nil, unix.ENOMEM
+	}
+	b := p.newSpace(chunk)
+	t := b.makeThread()
+	off := uint64(chunk) * chunkSize
+	shared := func(addr, size, off, prot uint64) op {
+		return op{nr: unix.SYS_MMAP, args: p.mapShared(addr, size, off, prot)}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.dead.Load() {
+		p.mem.release(chunk, 1, true)
+		return nil, unix.ESRCH
+	}
+	ops := append(a.buf[:0],
+		op{kind: opFork, nr: unix.SYS_CLONE, args: [6]uint64{unix.CLONE_FILES | unix.CLONE_PARENT}},
+		op{nr: unix.SYS_MUNMAP, args: [6]uint64{slotsAddr, slotSize * maxThreads}},
+		shared(doneAddr, doneSize, off+chunkDone, unix.PROT_READ|unix.PROT_WRITE),
+		shared(slotsAddr, firstSlots*slotSize, off+chunkSlots, unix.PROT_READ|unix.PROT_WRITE),
+		shared(ringAddr, ringSize, off, unix.PROT_READ),
+		t.cloneOp())
+	a.buf = ops
+	// The child reads the first operations from the parent's ring and the last one from its own.
+	copy(b.ring.ops[:], ops)
+	b.ring.n = uint32(len(ops))
+	b.seq = p.seq.Add(1)
+	b.ring.seq = b.seq
+	a.postAs(b.seq, ops)
+	r, err := a.await()
+	if err == nil && r < 0 {
+		err = unix.Errno(-r)
+	}
+	if err != nil {
+		p.mem.release(chunk, 1, true)
+		return nil, err
+	}
+	b.pid = int(r)
+	if err := p.add(b); err != nil {
+		b.kill()
+		b.reap()
+		return nil, err
+	}
+	r, err = b.await()
+	if err == nil && r < 0 {
+		err = unix.Errno(-r)
+	}
+	if err != nil {
+		b.Release()
+		return nil, err
+	}
+	t.tid = int(r)
+	b.idle = append(b.idle, t)
+	return b, nil
+}
+
+// add enters an address space into the list that Release goes through.
+func (p *systrap) add(a *addressSpace) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.released {
+		return errDead
+	}
+	p.spaces[a] = struct{}{}
+	return nil
+}
+
+// Release implements platform.AddressSpace.
+func (a *addressSpace) Release() {
+	a.kill()
+	a.life.Lock()
+	again := a.released
+	a.released = true
+	a.life.Unlock()
+	if !again {
+		a.unref()
+	}
+}
+
+// ref is for a context that gets a thread; ok is false if it is too late for that.
+func (a *addressSpace) ref() (ok bool) {
+	a.life.Lock()
+	defer a.life.Unlock()
+	if a.dead.Load() {
+		return false
+	}
+	a.refs++
+	return true
+}
+
+func (a *addressSpace) unref() {
+	a.life.Lock()
+	a.refs--
+	last := a.refs == 0
+	a.life.Unlock()
+	if last {
+		select {
+		case a.p.reaper.queue <- a:
+		case <-a.p.reaper.done:
+		}
+	}
+}
+
+// kill kills the process; nothing of it runs on when the host has delivered the signal.
+func (a *addressSpace) kill() {
+	a.life.Lock()
+	defer a.life.Unlock()
+	if a.dead.Swap(true) || a.reaped {
+		return
+	}
+	unix.Kill(a.pid, unix.SIGKILL)
+	a.wakeAll()
+}
+
+// wakeAll makes all waits for the dead process's threads end. The caller holds life.
+func (a *addressSpace) wakeAll() {
+	for _, t := range a.threads {
+		atomic.StoreUint32(&t.slot.state, stateEvent)
+		futexWake(&t.slot.state)
+	}
+	atomic.StoreUint32(&a.done.state, doneReady)
+	futexWake(&a.done.state)
+}
+
+// isDead finds out whether the process died by itself (the host's out-of-memory killer, or a
+// hostile application made the host kill it).
+func (a *addressSpace) isDead() bool {
+	if a.dead.Load() {
+		return true
+	}
+	a.life.Lock()
+	defer a.life.Unlock()
+	if a.reaped {
+		return true
+	}
+	pid, err := unix.Wait4(a.pid, nil, unix.WNOHANG|unix.WALL, nil)
+	if pid != a.pid && err != unix.ECHILD {
+		return false
+	}
+	a.reaped = true
+	if !a.dead.Swap(true) {
+		a.wakeAll()
+	}
+	return true
+}
+
+// reap waits for the killed process.
+func (a *addressSpace) reap() {
+	a.life.Lock()
+	defer a.life.Unlock()
+	for !a.reaped {
+		if _, err := unix.Wait4(a.pid, nil, unix.WALL, nil); err != unix.EINTR {
+			a.reaped = true
+		}
+	}
+}
+
+// destroy reaps the process and frees its memory.
+func (a *addressSpace) destroy() {
+	a.reap()
+	a.p.mu.Lock()
+	delete(a.p.spaces, a)
+	a.p.mu.Unlock()
+	used := len(a.threads)
+	a.p.mem.release(a.first, min(used, firstSlots), true)
+	for _, c := range a.more {
+		a.p.mem.release(c, slotsAtOnce, false)
+	}
+}
+
+// makeThread adds the thread's record and prepares its slot. The caller holds mu, or nobody else knows a.
+func (a *addressSpace) makeThread() *thread {
+	i := len(a.threads)
+	chunk, at := a.first, uint64(chunkSlots)+uint64(i)*slotSize
+	if i >= firstSlots {
+		n := i - firstSlots
+		chunk, at = a.more[n/slotsAtOnce], uint64(n%slotsAtOnce)*slotSize
+	}
+	s := a.p.mem.at(uint64(chunk)*chunkSize + at)
+	t := &thread{as: a, slot: (*slot)(s), base: uintptr(s), addr: slotsAddr + uint64(i)*slotSize}
+	t.slot.state = stateEvent
+	a.life.Lock()
+	a.threads = append(a.threads, t)
+	a.life.Unlock()
+	return t
+}
+
+// cloneOp is the operation that starts the thread.
+func (t *thread) cloneOp() op {
+	const flags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD | unix.CLONE_SYSVSEM
+	return op{kind: opThread, nr: unix.SYS_CLONE, args: [6]uint64{flags, t.addr + slotFrame}}
+}
+
+// take returns a thread without a context, a new one if need be.
+func (a *addressSpace) take() (*thread, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if n := len(a.idle); n > 0 {
+		t := a.idle[n-1]
+		a.idle = a.idle[:n-1]
+		return t, nil
+	}
+	if a.dead.Load() {
+		return nil, errDead
+	}
+	n := len(a.threads)
+	if n == maxThreads {
+		return nil, unix.EAGAIN
+	}
+	ops := a.buf[:0]
+	if n >= firstSlots && (n-firstSlots)/slotsAtOnce == len(a.more) {
+		chunk, ok := a.p.mem.alloc()
+		if !ok {
+			return nil, unix.ENOMEM
+		}
+		a.more = append(a.more, chunk)
+		ops = append(ops, op{nr: unix.SYS_MMAP, args: a.p.mapShared(slotsAddr+uint64(n)*slotSize, chunkSize,
+			uint64(chunk)*chunkSize, unix.PROT_READ|unix.PROT_WRITE)})
+	}
+	t := a.makeThread()
+	ops = append(ops, t.cloneOp())
+	a.buf = ops
+	tid, err := a.run(ops)
+	if err != nil {
+		a.life.Lock()
+		a.threads = a.threads[:n]
+		a.life.Unlock()
+		return nil, err
+	}
+	t.tid = int(tid)
+	return t, nil
+}
+
+// give returns a thread that no context needs.
+func (a *addressSpace) give(t *thread) {
+	a.mu.Lock()
+	a.idle = append(a.idle, t)
+	a.mu.Unlock()
+	a.unref()
+}

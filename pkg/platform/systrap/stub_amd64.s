@@ -1,0 +1,471 @@
+#include "textflag.h"
+#include "go_asm.h"
+
+// The code of the stub processes. It is never run here but copied to textAddr, so it is position
+// independent, uses no symbol, and calls nothing. LABEL marks a place with a no-op that makeText finds.
+
+#define LABEL1 BYTE $0x0f; BYTE $0x1f; BYTE $0x80; LONG $0x6b737501 // signal handler
+#define LABEL2 BYTE $0x0f; BYTE $0x1f; BYTE $0x80; LONG $0x6b737502 // publish
+#define LABEL3 BYTE $0x0f; BYTE $0x1f; BYTE $0x80; LONG $0x6b737503 // final
+#define LABEL4 BYTE $0x0f; BYTE $0x1f; BYTE $0x80; LONG $0x6b737504 // end of waiting and resuming
+#define LABEL5 BYTE $0x0f; BYTE $0x1f; BYTE $0x80; LONG $0x6b737505 // memory thread
+#define LABEL6 BYTE $0x0f; BYTE $0x1f; BYTE $0x80; LONG $0x6b737506 // end of text
+
+#define SYS_MMAP 9
+#define SYS_RT_SIGRETURN 15
+#define SYS_GETPPID 110
+#define SYS_PRCTL 157
+#define PR_SET_PDEATHSIG 1
+#define SIGKILL 9
+#define SYS_ARCH_PRCTL 158
+#define SYS_FUTEX 202
+#define SYS_EXIT_GROUP 231
+#define FUTEX_WAIT 0
+#define FUTEX_WAKE 1
+#define ARCH_SET_GS 0x1001
+#define ARCH_SET_FS 0x1002
+#define CPUNODE_SELECTOR 0x7b
+#define SIGUSR1 10
+
+// SipHash round on v0..v3 in AX, CX, DX, SI.
+#define SIPROUND \
+	ADDQ CX, AX; ROLQ $13, CX; XORQ AX, CX; ROLQ $32, AX; \
+	ADDQ SI, DX; ROLQ $16, SI; XORQ DX, SI; \
+	ADDQ SI, AX; ROLQ $21, SI; XORQ AX, SI; \
+	ADDQ CX, DX; ROLQ $17, CX; XORQ DX, CX; ROLQ $32, DX
+
+TEXT ·stubText(SB), NOSPLIT|NOFRAME, $0
+	// Signal handler: DI signal, SI siginfo, DX ucontext, SP on the signal stack inside the slot.
+	// Entered from application code, or (interrupt signal, or a hostile application) from the stub's own code.
+	LABEL1
+	MOVQ SP, BX
+	ANDQ $~(const_slotSize-1), BX
+	MOVQ ucontext_rip(DX), AX
+	MOVQ $const_textAddr, R8
+	MOVQ AX, R9
+	SUBQ R8, R9
+	CMPQ R9, $const_textSize
+	JCS  instub
+
+event:
+	MOVL DI, slot_signal(BX)
+	MOVQ SI, slot_info(BX)
+	MOVQ DX, slot_uctx(BX)
+
+	// What the handler knows so far is published below; an interrupt signal up to and including the
+	// address of the exchange is ignored, as the event makes the sentry look anyway.
+publish:
+	MOVL $CPUNODE_SELECTOR, AX
+	LSLL AX, AX
+	ANDL $0xfff, AX
+	MOVL AX, slot_cpu(BX)
+	MOVL $const_stateEvent, AX
+	LABEL2
+	XCHGL AX, slot_state(BX)
+	CMPL AX, $const_stateRunSleep
+	JNE  wait
+	LEAQ slot_state(BX), DI
+	MOVL $FUTEX_WAKE, SI
+	MOVL $1, DX
+	MOVL $SYS_FUTEX, AX
+	SYSCALL
+
+wait:
+	MOVL slot_spin(BX), CX
+
+spin:
+	MOVL slot_state(BX), AX
+	TESTL $1, AX
+	JEQ  resume
+	SUBL $1, CX
+	JLE  sleep
+	PAUSE
+	JMP  spin
+
+sleep:
+	MOVL $const_stateEvent, AX
+	MOVL $const_stateEventSleep, DX
+	LOCK
+	CMPXCHGL DX, slot_state(BX)
+	LEAQ slot_state(BX), DI
+	MOVL $FUTEX_WAIT, SI
+	MOVL $const_stateEventSleep, DX
+	XORL R10, R10
+	MOVL $SYS_FUTEX, AX
+	SYSCALL
+	MOVL slot_state(BX), AX
+	TESTL $1, AX
+	JNE  sleep
+
+resume:
+	MOVL slot_setBase(BX), R12
+	TESTL R12, R12
+	JNE  bases
+
+based:
+	MOVQ slot_uctx(BX), SP
+	CMPL slot_mode(BX), $const_modeFast
+	JEQ  fast
+	MOVL $SYS_RT_SIGRETURN, AX
+	SYSCALL
+	INT $3
+
+bases:
+	TESTL $const_setFs, R12
+	JEQ  gsbase
+	MOVL $ARCH_SET_FS, DI
+	MOVQ slot_fsBase(BX), SI
+	MOVL $SYS_ARCH_PRCTL, AX
+	SYSCALL
+
+gsbase:
+	TESTL $const_setGs, R12
+	JEQ  basesdone
+	MOVL $ARCH_SET_GS, DI
+	MOVQ slot_gsBase(BX), SI
+	MOVL $SYS_ARCH_PRCTL, AX
+	SYSCALL
+
+basesdone:
+	MOVL $0, slot_setBase(BX)
+	JMP  based
+
+	// Without the kernel: extended state, flags and registers from the frame at SP, then jump to rip,
+	// which is rcx. The frame stays intact until the application stops again.
+fast:
+	MOVQ ucontext_fpstate(SP), R9
+	MOVL $-1, AX
+	MOVL $-1, DX
+	XRSTOR64 (R9)
+	PUSHQ ucontext_eflags(SP)
+	POPFQ
+	MOVQ ucontext_r8(SP), R8
+	MOVQ ucontext_r9(SP), R9
+	MOVQ ucontext_r10(SP), R10
+	MOVQ ucontext_r11(SP), R11
+	MOVQ ucontext_r12(SP), R12
+	MOVQ ucontext_r13(SP), R13
+	MOVQ ucontext_r14(SP), R14
+	MOVQ ucontext_r15(SP), R15
+	MOVQ ucontext_rdi(SP), DI
+	MOVQ ucontext_rsi(SP), SI
+	MOVQ ucontext_rbp(SP), BP
+	MOVQ ucontext_rbx(SP), BX
+	MOVQ ucontext_rdx(SP), DX
+	MOVQ ucontext_rax(SP), AX
+	MOVQ ucontext_rcx(SP), CX
+	LABEL3
+	MOVQ ucontext_rsp(SP), SP
+	JMP  CX
+	LABEL4
+
+	// The signal hit the stub's own code, at AX.
+instub:
+	MOVQ $const_tableAddr, R8
+	CMPQ AX, table_finalJump(R8)
+	JNE  infinal
+	// All but rip is the application's already.
+	MOVQ ucontext_rcx(DX), CX
+	MOVQ CX, ucontext_rip(DX)
+	JMP  event
+
+infinal:
+	CMPL DI, $SIGUSR1
+	JNE  event // a hostile application's fault
+	// An event was about to be published, or is and still stands: the sentry looks by itself.
+	CMPQ AX, table_publish(R8)
+	JLS  ignore
+	CMPQ AX, table_waitEnd(R8)
+	JCC  ignore
+	MOVL slot_state(BX), CX
+	TESTL $1, CX
+	JNE  ignore
+	// The sentry said go: drop what the handler was doing, and stop again with the same frame.
+	MOVQ slot_uctx(BX), SP
+	SUBQ $512, SP
+	MOVL DI, slot_signal(BX)
+	JMP  publish
+
+ignore:
+	MOVQ DX, SP
+	MOVL $SYS_RT_SIGRETURN, AX
+	SYSCALL
+	INT $3
+
+	// Memory thread. R12-R14 hold the secret in their high halves, R15 and BP the key, BX the number of the last
+	// batch. SP is a general register here.
+	LABEL5
+memory:
+	MOVQ $const_ringAddr, R9
+	MOVL ring_spin(R9), CX
+
+memspin:
+	MOVQ ring_seq(R9), AX
+	CMPQ AX, BX
+	JNE  batch
+	SUBL $1, CX
+	JLE  memsleep
+	PAUSE
+	JMP  memspin
+
+memsleep:
+	MOVQ $const_doneAddr, R8
+	MOVL $1, AX
+	XCHGL AX, done_sleeping(R8)
+
+memwait:
+	MOVQ $const_ringAddr, DI
+	MOVL $FUTEX_WAIT, SI
+	MOVL BX, DX
+	XORL R10, R10
+	MOVL $SYS_FUTEX, AX
+	SYSCALL
+	MOVQ $const_ringAddr, R9
+	MOVQ ring_seq(R9), AX
+	CMPQ AX, BX
+	JEQ  memwait
+	MOVQ $const_doneAddr, R8
+	MOVL $0, done_sleeping(R8)
+
+batch:
+	MOVQ AX, BX
+	XORL SP, SP // index of the operation
+	XORL AX, AX
+
+next:
+	MOVQ $const_ringAddr, CX
+	CMPL SP, ring_n(CX)
+	JCC  complete
+	MOVQ SP, DX
+	SHLQ $6, DX
+	LEAQ 64(CX)(DX*1), CX // the operation
+	MOVQ op_nr(CX), AX
+	MOVQ (op_args+0)(CX), DI
+	MOVQ (op_args+8)(CX), SI
+	MOVQ (op_args+16)(CX), DX
+	MOVQ (op_args+24)(CX), R10
+	MOVQ (op_args+32)(CX), R8
+	MOVQ (op_args+40)(CX), R9
+	CMPQ op_kind(CX), $const_opThread
+	JEQ  thread
+	ADDL $1, SP
+	CMPQ op_kind(CX), $const_opRaw
+	JEQ  call
+	ORQ  R12, R10
+	ORQ  R13, R8
+	CMPQ AX, $SYS_MMAP
+	JEQ  ismap
+	ORQ  R14, R9
+	CMPQ op_kind(CX), $const_opFork
+	JEQ  fork
+
+call:
+	SYSCALL
+	CMPQ AX, $-4095
+	JCS  next
+
+	// The batch is over with AX.
+complete:
+	MOVQ $const_doneAddr, R9
+	MOVQ AX, done_result(R9)
+	MOVQ AX, R8
+	// SipHash of (BX, R8) with the key (R15, BP), without the length block.
+	MOVQ $0x736f6d6570736575, AX
+	MOVQ $0x646f72616e646f6d, CX
+	MOVQ $0x6c7967656e657261, DX
+	MOVQ $0x7465646279746573, SI
+	XORQ R15, AX
+	XORQ BP, CX
+	XORQ R15, DX
+	XORQ BP, SI
+	XORQ BX, SI
+	SIPROUND
+	SIPROUND
+	XORQ BX, AX
+	XORQ R8, SI
+	SIPROUND
+	SIPROUND
+	XORQ R8, AX
+	XORQ $0xff, DX
+	SIPROUND
+	SIPROUND
+	SIPROUND
+	SIPROUND
+	XORQ CX, AX
+	XORQ DX, AX
+	XORQ SI, AX
+	MOVQ AX, done_tag(R9)
+	MOVL $const_doneReady, AX
+	XCHGL AX, done_state(R9)
+	CMPL AX, $const_doneWaiter
+	JNE  memory
+	LEAQ done_state(R9), DI
+	MOVL $FUTEX_WAKE, SI
+	MOVL $1, DX
+	MOVL $SYS_FUTEX, AX
+	SYSCALL
+	JMP  memory
+
+ismap:
+	ORQ R14, DX
+	JMP call
+
+	// Fork: the parent is done, the child goes on with the batch, unless the sentry died before the child
+	// asked to be killed then.
+fork:
+	SYSCALL
+	TESTQ AX, AX
+	JNE  complete
+	MOVL $PR_SET_PDEATHSIG, DI
+	MOVL $SIGKILL, SI
+	MOVQ R12, R10
+	MOVQ R13, R8
+	MOVQ R14, R9
+	MOVL $SYS_PRCTL, AX
+	SYSCALL
+	MOVL $SYS_GETPPID, AX
+	SYSCALL
+	MOVQ $const_tableAddr, CX
+	MOVQ table_sentryPid(CX), SI
+	CMPQ AX, SI
+	JEQ  next
+	MOVL $SYS_EXIT_GROUP, AX
+	SYSCALL
+	INT $3
+
+	// A new application thread: SI is its stack, inside its slot. The index waits in the slot's place of
+	// the child's registers, since the kernel gives the child SI as SP.
+thread:
+	ADDL $1, SP
+	ORQ  R12, R10
+	ORQ  R13, R8
+	ORQ  R14, R9
+	SYSCALL
+	TESTQ AX, AX
+	JEQ  newthread
+	CMPQ AX, $-4095
+	JCS  next
+	JMP  complete
+
+newthread:
+	XORL R8, R8
+	XORL R9, R9
+	XORL R10, R10
+	XORL R11, R11
+	XORL R12, R12
+	XORL R13, R13
+	XORL R14, R14
+	XORL R15, R15
+	XORL BP, BP
+	MOVQ SP, BX
+	ANDQ $~(const_slotSize-1), BX
+	JMP  wait
+	LABEL6
+	RET
+
+// func stubTextAddr() uintptr
+TEXT ·stubTextAddr(SB), NOSPLIT, $0-8
+	LEAQ ·stubText(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+// func forkZygote(a *zygoteArgs) int64
+// The child never returns: it maps the stub's pages and becomes the zygote's memory thread.
+TEXT ·forkZygote(SB), NOSPLIT, $0-16
+	MOVQ a+0(FP), R15
+	MOVQ zygoteArgs_flags(R15), DI
+	XORL SI, SI
+	XORL DX, DX
+	XORL R10, R10
+	XORL R8, R8
+	MOVL $56, AX // clone
+	SYSCALL
+	TESTQ AX, AX
+	JEQ  child
+	MOVQ AX, ret+8(FP)
+	RET
+
+child:
+	LEAQ zygoteArgs_maps(R15), R14
+	MOVQ $const_zygoteMaps, R13
+
+map:
+	MOVQ 0(R14), DI
+	MOVQ 8(R14), SI
+	MOVQ 16(R14), DX
+	MOVQ 24(R14), R10
+	MOVQ 32(R14), R8
+	MOVQ 40(R14), R9
+	MOVL $SYS_MMAP, AX
+	SYSCALL
+	CMPQ AX, DI
+	JNE  fail
+	ADDQ $48, R14
+	SUBQ $1, R13
+	JNE  map
+	MOVQ (zygoteArgs_secret+0)(R15), R12
+	MOVQ (zygoteArgs_secret+8)(R15), R13
+	MOVQ (zygoteArgs_secret+16)(R15), R14
+	MOVQ (zygoteArgs_key+8)(R15), BP
+	MOVQ zygoteArgs_entry(R15), CX
+	MOVQ (zygoteArgs_key+0)(R15), R15
+	XORL BX, BX
+	JMP  CX
+
+fail:
+	MOVL $1, DI
+	MOVL $SYS_EXIT_GROUP, AX
+	SYSCALL
+	INT $3
+
+// func spinEvent(state *uint32, mask uint32, want uint32, n uint32) bool
+TEXT ·spinEvent(SB), NOSPLIT, $0-25
+	MOVQ state+0(FP), DI
+	MOVL mask+8(FP), SI
+	MOVL want+12(FP), DX
+	MOVL n+16(FP), CX
+
+again:
+	MOVL (DI), AX
+	ANDL SI, AX
+	CMPL AX, DX
+	JEQ  hit
+	SUBL $1, CX
+	JLE  miss
+	PAUSE
+	JMP  again
+
+hit:
+	MOVB $1, ret+24(FP)
+	RET
+
+miss:
+	MOVB $0, ret+24(FP)
+	RET
+
+// func cpuNumber() uint32
+TEXT ·cpuNumber(SB), NOSPLIT, $0-4
+	MOVL $CPUNODE_SELECTOR, AX
+	LSLL AX, AX
+	ANDL $0xfff, AX
+	MOVL AX, ret+0(FP)
+	RET
+
+// func cpuid(leaf, sub uint32) (a, b, c, d uint32)
+TEXT ·cpuid(SB), NOSPLIT, $0-24
+	MOVL leaf+0(FP), AX
+	MOVL sub+4(FP), CX
+	CPUID
+	MOVL AX, a+8(FP)
+	MOVL BX, b+12(FP)
+	MOVL CX, c+16(FP)
+	MOVL DX, d+20(FP)
+	RET
+
+// func xgetbv() (lo, hi uint32)
+TEXT ·xgetbv(SB), NOSPLIT, $0-8
+	XORL CX, CX
+	XGETBV
+	MOVL AX, lo+0(FP)
+	MOVL DX, hi+4(FP)
+	RET

@@ -1,0 +1,136 @@
+package systrap
+
+import (
+	"encoding/binary"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"husk/pkg/platform"
+)
+
+// errDead is what Switch returns when the stub process is gone.
+var errDead = errors.New("systrap: the stub process died")
+
+// systrap is the platform.
+type systrap struct {
+	mem    *stubMemory
+	text   *text
+	zygote *addressSpace
+	secret secret    // immutable; cleared once the zygote has it
+	key    [2]uint64 // immutable
+	seq    atomic.Uint64
+	xstate xstate
+	vdso   vdso
+	reaper reaper
+
+	mu       sync.Mutex
+	spaces   map[*addressSpace]struct{} // all that live, but the zygote; mu
+	released bool                       // mu
+}
+
+// New starts the zygote. It must be called before the caller installs its own seccomp filter, which stub processes
+// would inherit, and while /proc is mounted if applications shall have the host's vdso.
+// The calling process becomes the parent of all stub processes; they need no privilege. The thread that New is called on
+// must live as long as the platform, as it does if no goroutine locks it and exits.
+func New() (platform.Platform, error) {
+	p := &systrap{spaces: make(map[*addressSpace]struct{})}
+	var random [28]byte
+	if _, err := unix.Getrandom(random[:], 0); err != nil {
+		return nil, err
+	}
+	p.key[0] = binary.LittleEndian.Uint64(random[0:])
+	p.key[1] = binary.LittleEndian.Uint64(random[8:])
+	for i := range p.secret {
+		p.secret[i] = binary.LittleEndian.Uint32(random[16+4*i:])
+	}
+	var err error
+	if p.xstate, err = findXstate(); err != nil {
+		return nil, err
+	}
+	if p.text, err = makeText(); err != nil {
+		return nil, err
+	}
+	if p.mem, err = newStubMemory(); err != nil {
+		return nil, err
+	}
+	copy(p.mem.bytes(offText, textSize), p.text.code)
+	*(*table)(p.mem.at(offTable)) = p.text.table(unix.Getpid())
+	p.reaper.start()
+	if err := p.startZygote(); err != nil {
+		p.Release()
+		return nil, err
+	}
+	return p, nil
+}
+
+// NewAddressSpace implements platform.Platform.
+func (p *systrap) NewAddressSpace() (platform.AddressSpace, error) {
+	a, err := p.zygote.fork()
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// NewContext implements platform.Platform.
+func (p *systrap) NewContext() platform.Context { return &context{p: p} }
+
+// FPStateSize implements platform.Platform.
+func (p *systrap) FPStateSize() int { return p.xstate.size }
+
+// UserRange implements platform.Platform.
+func (p *systrap) UserRange() (min, max uint64) { return minUser, maxUser }
+
+// VDSO implements platform.Platform. The pages are outside UserRange.
+func (p *systrap) VDSO() (base, size, ehdr uint64) { return p.vdso.base, p.vdso.size, p.vdso.ehdr }
+
+// Release implements platform.Platform. It kills all stub processes. Contexts in Switch return an error.
+func (p *systrap) Release() {
+	p.mu.Lock()
+	p.released = true
+	all := make([]*addressSpace, 0, len(p.spaces)+1)
+	for a := range p.spaces {
+		all = append(all, a)
+	}
+	p.mu.Unlock()
+	if p.zygote != nil {
+		all = append(all, p.zygote)
+	}
+	for _, a := range all {
+		a.kill()
+	}
+	for _, a := range all {
+		a.reap()
+	}
+	p.reaper.stop()
+	// The memory stays mapped: a context may still look into its slot.
+}
+
+// reaper waits for killed stub processes and frees their memory, so that nobody waits for the host kernel to
+// tear down an address space.
+type reaper struct {
+	queue chan *addressSpace
+	done  chan struct{}
+}
+
+func (r *reaper) start() {
+	r.queue = make(chan *addressSpace, 256)
+	r.done = make(chan struct{})
+	go func() {
+		defer close(r.done)
+		for a := range r.queue {
+			if a == nil {
+				return
+			}
+			a.destroy()
+		}
+	}()
+}
+
+func (r *reaper) stop() {
+	r.queue <- nil
+	<-r.done
+}

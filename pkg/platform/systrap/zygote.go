@@ -1,0 +1,192 @@
+package systrap
+
+import (
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// zygoteMaps is the number of mappings that forkZygote makes.
+const zygoteMaps = 4
+
+// zygoteArgs are what the zygote's first instructions need; read by forkZygote.
+type zygoteArgs struct {
+	flags  uint64
+	maps   [zygoteMaps][6]uint64
+	secret [3]uint64
+	key    [2]uint64
+	entry  uint64
+}
+
+//go:noescape
+func forkZygote(a *zygoteArgs) int64
+
+// vdso is where the host's vvar and vdso are in all stub processes.
+type vdso struct{ base, size, ehdr uint64 }
+
+type span struct{ start, end uint64 }
+
+// hostVDSO finds the pages in the sentry; none if /proc is not there.
+func hostVDSO() (spans []span, ehdr uint64) {
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		return nil, 0
+	}
+	for line := range strings.Lines(string(maps)) {
+		f := strings.Fields(line)
+		if len(f) < 6 || !strings.HasPrefix(f[5], "[vvar") && f[5] != "[vdso]" {
+			continue
+		}
+		from, to, _ := strings.Cut(f[0], "-")
+		s, err1 := strconv.ParseUint(from, 16, 64)
+		e, err2 := strconv.ParseUint(to, 16, 64)
+		if err1 != nil || err2 != nil || s >= e || len(spans) > 0 && spans[len(spans)-1].end != s {
+			return nil, 0
+		}
+		spans = append(spans, span{s, e})
+		if f[5] == "[vdso]" {
+			ehdr = s
+		}
+	}
+	if ehdr == 0 || spans[0].start < slotsEnd && spans[len(spans)-1].end > stubBase {
+		return nil, 0 // in the way of the stub region: improbable
+	}
+	return spans, ehdr
+}
+
+// raw appends a system call without the secret.
+func raw(ops []op, nr uint64, args ...uint64) []op {
+	o := op{nr: nr, kind: opRaw}
+	copy(o.args[:], args)
+	return append(ops, o)
+}
+
+// mapShared is the system call that maps a part of the stub memory.
+func (p *systrap) mapShared(addr, size, off, prot uint64) [6]uint64 {
+	return [6]uint64{addr, size, prot, unix.MAP_SHARED | unix.MAP_FIXED, uint64(p.mem.fd), off}
+}
+
+// startZygote forks the zygote and makes it what it is: a process with nothing but the stub region, without
+// privileges, under the filter.
+func (p *systrap) startZygote() error {
+	chunk, _ := p.mem.alloc()
+	z := p.newSpace(chunk)
+	off := uint64(chunk) * chunkSize
+	args := &zygoteArgs{flags: unix.CLONE_FILES, entry: p.text.label[labelMemory], key: p.key}
+	for i, s := range p.secret {
+		args.secret[i] = uint64(s) << 32
+	}
+	args.maps = [zygoteMaps][6]uint64{
+		p.mapShared(textAddr, textSize+tableSize, offText, unix.PROT_READ|unix.PROT_EXEC),
+		p.mapShared(hintAddr, hintSize, offHints, unix.PROT_READ),
+		p.mapShared(ringAddr, ringSize, off, unix.PROT_READ),
+		p.mapShared(doneAddr, doneSize, off+chunkDone, unix.PROT_READ|unix.PROT_WRITE),
+	}
+	ops := p.zygoteOps(z)
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.post(ops)
+	pid, err := forkBlocked(args)
+	if err != nil {
+		return err
+	}
+	z.pid = pid
+	p.zygote = z
+	*args = zygoteArgs{}
+	p.secret = secret{}
+	r, err := z.await()
+	if err == nil && r < 0 {
+		err = unix.Errno(-r)
+	}
+	clear(z.ring.data[:])
+	clear(z.ring.ops[:len(ops)])
+	return err
+}
+
+// forkBlocked forks with all signals blocked: the child has no handlers, and keeps the mask.
+func forkBlocked(args *zygoteArgs) (pid int, err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var all, old unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^uint64(0)
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &old); err != nil {
+		return 0, err
+	}
+	r := forkZygote(args)
+	unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
+	if r < 0 {
+		return 0, unix.Errno(-r)
+	}
+	return int(r), nil
+}
+
+// zygoteOps are the system calls that turn the copy of the sentry into the zygote.
+func (p *systrap) zygoteOps(z *addressSpace) []op {
+	ops := raw(nil, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uint64(unix.SIGKILL))
+	ops = raw(ops, unix.SYS_SETSID)
+	keep := []span{{textAddr, tableAddr + tableSize}, {hintAddr, hintAddr + hintSize}, {ringAddr, ringAddr + ringSize}, {doneAddr, doneAddr + doneSize}}
+	spans, ehdr := hostVDSO()
+	if spans != nil {
+		start, end := spans[0].start, spans[len(spans)-1].end
+		for _, s := range spans {
+			n := s.end - s.start
+			ops = raw(ops, unix.SYS_MREMAP, s.start, n, n, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, vdsoAddr+s.start-start)
+		}
+		p.vdso = vdso{vdsoAddr, end - start, vdsoAddr + ehdr - start}
+		keep = append(keep, span{vdsoAddr, vdsoAddr + end - start})
+	}
+	from := uint64(0)
+	for _, k := range append(keep, span{stubEnd, 0}) {
+		if from < k.start {
+			ops = raw(ops, unix.SYS_MUNMAP, from, k.start-from)
+		}
+		from = k.end
+	}
+	// What the calls point to lies in the ring's data, at addresses of the zygote.
+	data := z.ring.data[:0]
+	put := func(b []byte) uint64 {
+		at := ringDataAddr + uint64(len(data))
+		data = append(data, b...)
+		return at
+	}
+	actAt := put(bytesOf(&sigaction{handler: p.text.label[labelHandler], flags: saFlags, restorer: p.text.label[labelHandler]}))
+	for _, s := range handled {
+		ops = raw(ops, unix.SYS_RT_SIGACTION, uint64(s), actAt, 0, 8)
+	}
+	ops = raw(ops, unix.SYS_SETRLIMIT, unix.RLIMIT_CORE, put(bytesOf(&[2]uint64{})))
+	ops = raw(ops, unix.SYS_CAPSET, put(bytesOf(&[2]uint32{unix.LINUX_CAPABILITY_VERSION_3})), put(bytesOf(&[6]uint32{})))
+	ops = raw(ops, unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1)
+	prog := filter(p.secret)
+	progAt := ringDataAddr + uint64(len(data))
+	for i := range prog {
+		put(bytesOf(&prog[i]))
+	}
+	fprog := put(bytesOf(&[2]uint64{uint64(len(prog)), progAt}))
+	return raw(ops, unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW, fprog)
+}
+
+// sigaction is the kernel's struct sigaction.
+type sigaction struct{ handler, flags, restorer, mask uint64 }
+
+const saFlags = 0x4 | 0x04000000 | 0x08000000 | 0x40000000 // SA_SIGINFO, SA_RESTORER, SA_ONSTACK, SA_NODEFER
+
+// handled are the signals with the stub's handler; no other is ever unblocked.
+var handled = [...]unix.Signal{unix.SIGSYS, unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGUSR1}
+
+// appMask is the signal mask of application threads.
+func appMask() uint64 {
+	m := ^uint64(0)
+	for _, s := range handled {
+		m &^= 1 << (s - 1)
+	}
+	return m
+}
+
+// bytesOf are the bytes of a value of one of the kernel's structures.
+func bytesOf[T any](v *T) []byte { return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v)) }
