@@ -125,3 +125,13 @@ func statName(dir int, name cstr, st *unix.Statx_t) error {
 	}
 	return nil
 }
+
+// StatFD reads the attributes of what the host descriptor fd is open on.
+func StatFD(fd int, a *Attr) error {
+	var st unix.Statx_t
+	if err := statFD(fd, &st); err != nil {
+		return err
+	}
+	a.fill(&st)
+	return nil
+}

@@ -1,0 +1,161 @@
+package gofer
+
+import (
+	"golang.org/x/sys/unix"
+)
+
+// acquire makes sure that the inode has a host descriptor that can read, and with write one that can
+// write as well, and counts a user of it. The descriptors stay until release.
+func (i *inode) acquire(write bool) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if err := i.openLocked(write); err != nil {
+		return err
+	}
+	i.users++
+	return nil
+}
+
+func (i *inode) openLocked(write bool) error {
+	if i.rw.Load() >= 0 || !write && i.rd.Load() >= 0 {
+		return nil
+	}
+	flags := uint32(unix.O_RDONLY)
+	if write {
+		flags = unix.O_RDWR
+	}
+	fd, err := i.fs.client.Open(i.handle, flags)
+	if err != nil {
+		return hostError(err)
+	}
+	i.install(fd, write)
+	return nil
+}
+
+// install makes fd the inode's descriptor; i.mu is held. From the first descriptor for writing on,
+// it also serves reads and new mappings: on overlayfs an older one for reading may still show the file
+// as it was before it was copied up. The older one stays open for mappings that use it.
+func (i *inode) install(fd int, write bool) {
+	if !write {
+		i.rd.Store(int32(fd))
+		return
+	}
+	i.rw.Store(int32(fd))
+	if old := i.rd.Swap(-1); old >= 0 {
+		if i.users > 0 {
+			i.old = append(i.old, old)
+			i.maps.Invalidate(i, 0, 0, false)
+		} else {
+			unix.Close(int(old))
+		}
+	}
+}
+
+// release drops a user. The descriptors of a file without users stay open for the next one, while there are
+// not too many of them.
+func (i *inode) release() {
+	i.mu.Lock()
+	i.users--
+	last := i.users == 0
+	if last {
+		i.closeOld()
+		if i.fs.shared && i.rw.Load() >= 0 {
+			// The host must see that nobody writes any more, and needs to unmount.
+			i.closeLocked()
+			last = false
+		}
+	}
+	i.mu.Unlock()
+	if last {
+		i.fs.addIdle(i)
+	}
+}
+
+func (i *inode) closeOld() {
+	for _, fd := range i.old {
+		unix.Close(int(fd))
+	}
+	i.old = nil
+}
+
+// closeLocked closes the descriptors, which have no users; i.mu is held. What they changed is yet to be
+// asked for.
+func (i *inode) closeLocked() {
+	i.closeOld()
+	if fd := i.rd.Swap(-1); fd >= 0 {
+		unix.Close(int(fd))
+	}
+	if fd := i.rw.Swap(-1); fd >= 0 {
+		unix.Close(int(fd))
+	}
+}
+
+// fd is a descriptor for reading; -1 if there is none. The caller is a user, or holds i.mu.
+func (i *inode) fd() int {
+	for {
+		if fd := i.rw.Load(); fd >= 0 {
+			return int(fd)
+		}
+		if fd := i.rd.Load(); fd >= 0 {
+			return int(fd)
+		}
+		if i.rw.Load() < 0 { // not just replaced
+			return -1
+		}
+	}
+}
+
+// idleLink is an inode's place in the idle list.
+type idleLink struct{ next, prev *inode }
+
+// addIdle puts i at the end of the idle list, and closes the descriptors of the first where there are too
+// many. An inode stays on the list when it gets users again.
+func (fs *filesystem) addIdle(i *inode) {
+	var victim *inode
+	fs.idleMu.Lock()
+	fs.dropIdle(i)
+	i.idle.prev = fs.idleLast
+	if fs.idleLast != nil {
+		fs.idleLast.idle.next = i
+	} else {
+		fs.idleFirst = i
+	}
+	fs.idleLast = i
+	for fs.idleLength++; fs.idleLength > fs.maxIdle && victim == nil; {
+		first := fs.idleFirst
+		fs.dropIdle(first)
+		if first.TryIncRef() {
+			victim = first
+		}
+	}
+	fs.idleMu.Unlock()
+	if victim == nil {
+		return
+	}
+	victim.mu.Lock()
+	if victim.users == 0 {
+		victim.closeLocked()
+	}
+	victim.mu.Unlock()
+	victim.DecRef()
+}
+
+// dropIdle takes i off the idle list if it is there; idleMu is held.
+func (fs *filesystem) dropIdle(i *inode) {
+	next, prev := i.idle.next, i.idle.prev
+	if next == nil && prev == nil && fs.idleFirst != i {
+		return
+	}
+	if prev != nil {
+		prev.idle.next = next
+	} else {
+		fs.idleFirst = next
+	}
+	if next != nil {
+		next.idle.prev = prev
+	} else {
+		fs.idleLast = prev
+	}
+	i.idle = idleLink{}
+	fs.idleLength--
+}
