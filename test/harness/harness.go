@@ -6,16 +6,22 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// Top is the directory of the repository.
+// Top is the directory of the repository: the nearest one above the working directory with a go.mod
+// (go test runs a test in its package's directory).
 func Top() string {
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
+	dir, err := os.Getwd()
+	for err == nil && dir != "/" {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		dir = filepath.Dir(dir)
+	}
+	return "."
 }
 
 // Runsc is the path of the runtime under test: $RUNSC, else bin/runsc of the repository. A test that
