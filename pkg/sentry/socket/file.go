@@ -7,15 +7,9 @@ import (
 )
 
 // NewFile makes the open file of a socket with one reference. flags may have SOCK_NONBLOCK.
-func NewFile(v *vfs.VFS, s Socket, flags int) *vfs.FileDescription {
-	return v.NewAnonFile("socket:", s, unix.O_RDWR|uint32(flags&unix.SOCK_NONBLOCK))
-}
-
-// Stat is what fstat(2) shows of a socket.
-func Stat(fd *vfs.FileDescription, st *vfs.Stat) error {
-	st.Mode, st.Nlink, st.Blksize = unix.S_IFSOCK|0777, 1, 4096
-	if fd != nil && fd.Inode() != nil {
-		st.Ino = fd.Inode().Ino()
-	}
-	return nil
+func NewFile(ctx vfs.Context, v *vfs.VFS, s Socket, flags int) *vfs.FileDescription {
+	at := v.NewAnonPath(ctx, "socket", unix.S_IFSOCK|0777)
+	f := v.NewFile(at, s, unix.O_RDWR|uint32(flags&unix.SOCK_NONBLOCK))
+	at.DecRef()
+	return f
 }

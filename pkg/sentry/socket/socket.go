@@ -151,12 +151,7 @@ type registryKey struct{}
 
 // RegistryOf is k's registry. It is made on first use.
 func RegistryOf(k *kernel.Kernel) *Registry {
-	if r, ok := k.Value(registryKey{}).(*Registry); ok {
-		return r
-	}
-	r := &Registry{}
-	k.SetValue(registryKey{}, r)
-	return r
+	return k.ValueOr(registryKey{}, func() any { return &Registry{} }).(*Registry)
 }
 
 // Register adds a family; at start only.

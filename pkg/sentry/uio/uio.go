@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"husk/pkg/sentry/mm"
 	"husk/pkg/sentry/vfs"
 )
 
@@ -19,13 +18,11 @@ type Memory interface {
 
 // Of is the memory of the caller; nil for the sentry itself.
 func Of(ctx vfs.Context) Memory {
-	switch c := ctx.(type) {
-	case interface{ MM() *mm.MemoryManager }:
-		if m := c.MM(); m != nil {
-			return m
-		}
-	case interface{ UserMemory() Memory }:
+	if c, ok := ctx.(interface{ UserMemory() Memory }); ok {
 		return c.UserMemory()
+	}
+	if m := ctx.MM(); m != nil {
+		return m
 	}
 	return nil
 }

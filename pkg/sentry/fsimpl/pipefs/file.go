@@ -17,13 +17,17 @@ type end struct {
 	fd   *vfs.FileDescription // set by Bind; holds O_DIRECT
 }
 
-// NewPipe makes a pipe and its two open files with one reference each (pipe2(2)); flags may have O_NONBLOCK, O_DIRECT.
-func NewPipe(v *vfs.VFS, flags uint32) (r, w *vfs.FileDescription) {
+// NewPipe makes a pipe and its two open files with one reference each (pipe2(2)); flags may have O_NONBLOCK and O_DIRECT. The
+// inode is a FIFO that leads to the pipe, so that it can be opened again through /proc/PID/fd.
+func NewPipe(ctx vfs.Context, v *vfs.VFS, flags uint32) (r, w *vfs.FileDescription) {
 	p := New()
 	p.open(true, true)
+	at := v.NewAnonPath(ctx, "pipe", unix.S_IFIFO|0600)
+	at.Inode().Slot(vfs.SlotFIFO, func(any) any { return p })
 	flags &= unix.O_NONBLOCK | unix.O_DIRECT
-	r = v.NewAnonFile("pipe:", &end{p: p, r: true}, flags|unix.O_RDONLY)
-	w = v.NewAnonFile("pipe:", &end{p: p, w: true}, flags|unix.O_WRONLY)
+	r = v.NewFile(at, &end{p: p, r: true}, flags|unix.O_RDONLY)
+	w = v.NewFile(at, &end{p: p, w: true}, flags|unix.O_WRONLY)
+	at.DecRef()
 	return r, w
 }
 

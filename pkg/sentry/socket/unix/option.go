@@ -85,8 +85,3 @@ func (s *Socket) Ioctl(ctx vfs.Context, fd *vfs.FileDescription, cmd uint32, arg
 	}
 	return 0, linux.ENOIOCTLCMD
 }
-
-// StatFile implements vfs.FileStater: what fstat(2) shows of a socket.
-func (s *Socket) StatFile(ctx vfs.Context, mask uint32, st *vfs.Stat) error {
-	return socket.Stat(s.fd, st)
-}

@@ -99,15 +99,25 @@ func (r *rights) close(files []*vfs.FileDescription) {
 	r.dropMu.Unlock()
 }
 
-// collect closes sockets that can no longer be reached.
-func (r *rights) collect() {
-	if r.files.Load() == 0 {
-		return
+// collectAll closes sockets that can no longer be reached. While somebody closes a list of files, whatever is released
+// leaves this to him: it is done once behind the list and not for each member.
+func (r *rights) collectAll() {
+	for r.files.Load() > 0 {
+		r.dropMu.Lock()
+		busy := r.dropping
+		r.dropMu.Unlock()
+		if busy || !r.collect() {
+			return
+		}
 	}
+}
+
+// collect is one round of collectAll; it tells whether it found any.
+func (r *rights) collect() bool {
 	r.mu.Lock()
 	if len(r.sockets) == 0 {
 		r.mu.Unlock()
-		return
+		return false
 	}
 	// Candidates have no reference but from queues. inner counts the references from queues of candidates.
 	inner := make(map[*Socket]int)
@@ -155,6 +165,7 @@ func (r *rights) collect() {
 	}
 	r.mu.Unlock()
 	r.close(files)
+	return len(files) > 0
 }
 
 // queues are the socket's own queue and those of connections that wait to be accepted.

@@ -1,7 +1,6 @@
 package unix
 
 import (
-	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -107,11 +106,6 @@ func (p *Socket) join(q *Socket, pc, qc *socket.Ucred) {
 
 // Bind implements vfs.FileBinder.
 func (s *Socket) Bind(fd *vfs.FileDescription) { s.fd = fd }
-
-// PathName implements vfs.PathNamer.
-func (s *Socket) PathName() string {
-	return "socket:[" + strconv.FormatUint(s.fd.Inode().Ino(), 10) + "]"
-}
 
 // Listen implements socket.Socket.
 func (s *Socket) Listen(t *kernel.Task, backlog int) error {
@@ -313,7 +307,7 @@ func (s *Socket) hungUp() bool { return s.recv.closed.Load() && s.sendShut() }
 // Release implements vfs.FileImpl.
 func (s *Socket) Release() {
 	s.kill()
-	s.fam.rights.collect()
+	s.fam.rights.collectAll()
 }
 
 // kill ends a socket; the files in its queue are dropped.

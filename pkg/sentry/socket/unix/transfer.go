@@ -20,7 +20,7 @@ const overhead = 32
 // WriteStream implements vfs.StreamWriter.
 func (s *Socket) WriteStream(ctx vfs.Context, src mm.IOSeq) (int64, error) {
 	n, err := s.send(ctx, nil, src, nil, nil)
-	if err == unix.EPIPE && s.Type != unix.SOCK_DGRAM {
+	if err == unix.EPIPE && s.Type == unix.SOCK_STREAM {
 		ctx.SendSignal(int32(unix.SIGPIPE))
 	}
 	return n, err
