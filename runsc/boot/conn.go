@@ -79,7 +79,7 @@ func (c *Conn) wait(rw func(func(uintptr) bool) error, f func(fd int) (int, erro
 		for {
 			n, err = f(int(fd))
 			if err != unix.EINTR {
-				return err != unix.EAGAIN
+				return err != unix.EAGAIN // on a blocking socket EAGAIN is its time limit
 			}
 		}
 	}

@@ -208,9 +208,28 @@ func (p *Paths) Create(lenient bool) error {
 				return err
 			}
 			p.V2 = ""
+		} else if len(p.V1) == 0 {
+			delegate(p.V2)
 		}
 	}
 	return nil
+}
+
+// delegate enables the controllers of limits all the way down to dir in the unified hierarchy. What
+// is not possible shows when a limit is set.
+func delegate(dir string) {
+	const root = "/sys/fs/cgroup" // where the unified hierarchy is when it is the only one
+	rel, ok := strings.CutPrefix(filepath.Dir(dir), root)
+	if !ok {
+		return
+	}
+	at := root
+	for _, part := range append([]string{""}, strings.Split(strings.Trim(rel, "/"), "/")...) {
+		at = filepath.Join(at, part)
+		for _, c := range []string{"+cpu", "+cpuset", "+io", "+memory", "+pids"} {
+			write(at, "cgroup.subtree_control", c)
+		}
+	}
 }
 
 func (p *Paths) mkdir(dir string) error {

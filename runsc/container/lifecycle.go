@@ -1,12 +1,15 @@
 package container
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"husk/pkg/log"
@@ -66,12 +69,70 @@ func (c *Container) PostStart(l *log.Logger) {
 	}
 }
 
-// startContainerHooks runs hooks inside the container, before its own process.
+// startContainerHooks runs hooks inside the container, before its own process: as additional
+// processes with the user and the capabilities of the container's own.
 func (c *Container) startContainerHooks() error {
-	if c.Hooks == nil || len(c.Hooks.StartContainer) == 0 {
+	if c.Hooks == nil {
 		return nil
 	}
-	return errors.New("startContainer hooks are not supported")
+	for i := range c.Hooks.StartContainer {
+		if err := c.runInside(&c.Hooks.StartContainer[i]); err != nil {
+			return fmt.Errorf("error running startContainer hook #%d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// runInside runs a hook in the container, with the state on its standard input.
+func (c *Container) runInside(h *specs.Hook) error {
+	state, err := json.Marshal(c.OCIState(Created))
+	if err != nil {
+		return err
+	}
+	stdin, err := memoryFile("hook-state", state)
+	if err != nil {
+		return err
+	}
+	defer stdin.Close()
+	output, err := memoryFile("hook-output", nil)
+	if err != nil {
+		return err
+	}
+	defer output.Close()
+	spec := *c.Process
+	spec.Args, spec.Env, spec.Cwd, spec.Terminal = h.Args, h.Env, "/", false
+	if len(spec.Args) == 0 {
+		spec.Args = []string{h.Path}
+	}
+	p, err := ToProcess(&spec)
+	if err != nil {
+		return err
+	}
+	p.Path = h.Path
+	p.Stdio = [3]int{int(stdin.Fd()), int(output.Fd()), int(output.Fd())}
+	cl, err := c.connect()
+	if err != nil {
+		return err
+	}
+	defer cl.Close() // which also ends a hook that takes too long
+	r, err := cl.Call(boot.KindExec, &boot.ExecRequest{Container: c.ID, Attached: true, Process: *p})
+	if err != nil {
+		return err
+	}
+	if h.Timeout != nil {
+		r, err = cl.CallWithin(*h.Timeout, boot.KindWait, &boot.Request{Container: c.ID, PID: r.PID})
+	} else {
+		r, err = cl.Call(boot.KindWait, &boot.Request{Container: c.ID, PID: r.PID})
+	}
+	if err != nil {
+		return err
+	}
+	if code := boot.ExitCode(r.Status); code != 0 {
+		buf := make([]byte, maxHookOutput)
+		n, _ := output.ReadAt(buf, 0)
+		return fmt.Errorf("%s: exit status %d, output: %s", h.Path, code, bytes.TrimSpace(buf[:n]))
+	}
+	return nil
 }
 
 // Signal sends a signal to the container's first process (pid 0), to another, or to all its processes.

@@ -83,8 +83,27 @@ func (c *Client) Close() {
 	c.words.close()
 }
 
+// quickReply is how long a sandbox may take to answer what it can answer at once. It is generous: a
+// host may be overcommitted, but a command must not hang for ever on a hostile sandbox.
+const quickReply = 60
+
+// limit bounds how long the connection waits for a reply, in seconds; 0 is for ever.
+func (c *Client) limit(seconds int64) {
+	tv := unix.Timeval{Sec: seconds}
+	unix.SetsockoptTimeval(c.conn.FD(), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
+}
+
 // Call sends a request and waits for its reply. An error of the sandbox is a *boot.Error.
 func (c *Client) Call(k boot.Kind, m boot.Message) (*boot.Reply, error) {
+	if k == boot.KindWait {
+		return c.CallWithin(0, k, m)
+	}
+	return c.CallWithin(quickReply, k, m)
+}
+
+// CallWithin is Call with a limit in seconds to the time until the reply, 0 for none.
+func (c *Client) CallWithin(seconds int, k boot.Kind, m boot.Message) (*boot.Reply, error) {
+	c.limit(int64(seconds))
 	c.next++
 	id := c.next
 	err := c.conn.SendMessage(k, id, m)
@@ -107,6 +126,9 @@ func (c *Client) Call(k boot.Kind, m boot.Message) (*boot.Reply, error) {
 			return nil, fmt.Errorf("the sandbox died: %s", w)
 		}
 		return nil, ErrGone
+	}
+	if errors.Is(err, unix.EAGAIN) {
+		return nil, fmt.Errorf("the sandbox did not answer within %d seconds", seconds)
 	}
 	return nil, fmt.Errorf("talk to the sandbox: %w", err)
 }

@@ -104,6 +104,7 @@ func (s *Sandbox) startGofer(l *Launch) (err error) {
 	if err != nil {
 		return err
 	}
+	raiseFiles(s.gofer.pid)
 	l.Time.Mark("gofer process spawned")
 	if err := l.Placed(s.gofer.pid); err != nil {
 		return err
@@ -141,6 +142,7 @@ func (s *Sandbox) startSandbox(l *Launch) (err error) {
 	if err != nil {
 		return err
 	}
+	raiseFiles(s.sandbox.pid)
 	l.Time.Mark("sandbox process spawned")
 	s.conn = boot.NewConn(s.sandbox.conn)
 	if err := l.Placed(s.sandbox.pid); err != nil {

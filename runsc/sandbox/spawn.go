@@ -152,3 +152,19 @@ func goferAttr(l *Launch) syscall.SysProcAttr {
 	}
 	return a
 }
+
+// maxFiles is the limit of descriptors of a sandbox and of a gofer: Linux's default of fs.nr_open,
+// because each stands for the files of all the container's processes.
+const maxFiles = 1 << 20
+
+// raiseFiles raises a child's limit of descriptors as far as this process may.
+func raiseFiles(pid int) {
+	lim := unix.Rlimit{Cur: maxFiles, Max: maxFiles}
+	if unix.Prlimit(pid, unix.RLIMIT_NOFILE, &lim, nil) == nil {
+		return
+	}
+	if unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &lim) == nil {
+		lim.Cur = lim.Max
+		unix.Prlimit(pid, unix.RLIMIT_NOFILE, &lim, nil)
+	}
+}
