@@ -290,9 +290,9 @@ func testKilledRunning(e *env, stub func(platform.AddressSpace) int) {
 	}
 	select {
 	case res := <-a:
-		e.Fatalf("a signal from outside ended Switch: %+v", res)
+		e.Fatalf("a signal from outside ended Switch: %+v %v", res.ev, res.err)
 	case res := <-b:
-		e.Fatalf("a signal from outside ended Switch: %+v", res)
+		e.Fatalf("a signal from outside ended Switch: %+v %v", res.ev, res.err)
 	case <-time.After(20 * time.Millisecond):
 	}
 	e.must(unix.Kill(pid, unix.SIGKILL))

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 	"unsafe"
 
@@ -49,6 +48,11 @@ type Zygote struct {
 	XState []byte
 
 	call uint64
+
+	// The filter as the kernel wants it. The zygote passes it from its copy of this process's memory, so it has
+	// to be on the heap, where nothing moves, before the clone.
+	prog   unix.SockFprog
+	filter []unix.SockFilter
 }
 
 // Call executes a system call in the zygote.
@@ -63,8 +67,8 @@ func NewZygote(cfg Config) (*Zygote, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stub: mapping the code: %w", err)
 	}
-	z := &Zygote{Code: code, call: code + cfg.Call}
-	prog := &unix.SockFprog{Len: uint16(len(cfg.Filter)), Filter: unsafe.SliceData(cfg.Filter)}
+	z := &Zygote{Code: code, call: code + cfg.Call, filter: append([]unix.SockFilter(nil), cfg.Filter...)}
+	z.prog = unix.SockFprog{Len: uint16(len(z.filter)), Filter: unsafe.SliceData(z.filter)}
 	pid, err := cloneSelf(code + cfg.Pause)
 	// Only the clone keeps the code.
 	unix.RawSyscall(unix.SYS_MUNMAP, uintptr(code), uintptr(cfg.Pages)*arch.PageSize, 0)
@@ -72,12 +76,10 @@ func NewZygote(cfg Config) (*Zygote, error) {
 		return nil, fmt.Errorf("stub: clone: %w", err)
 	}
 	z.Tracee = Tracee(pid)
-	if err := z.setUp(prog, cfg.Pages, base, ehdr, end); err != nil {
+	if err := z.setUp(cfg.Pages, base, ehdr, end); err != nil {
 		z.Kill()
 		return nil, fmt.Errorf("stub: setting up the zygote: %w", err)
 	}
-	runtime.KeepAlive(prog)
-	runtime.KeepAlive(cfg.Filter)
 	return z, nil
 }
 
@@ -134,7 +136,8 @@ func randomPage(size uint64) (uint64, error) {
 }
 
 // cloneSelf clones this process. All signals are blocked around it, so that no handler of the Go
-// runtime runs in the child, nor ever will: the mask is cleared when no handler's code is left.
+// runtime runs in the child. They stay blocked there, so that no signal of others ends a thread that is not traced yet;
+// Tracee.SetSigMask unblocks them, when no handler's code is left.
 func cloneSelf(entry uint64) (int, error) {
 	all, old := ^uint64(0), uint64(0)
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
@@ -149,7 +152,7 @@ func cloneSelf(entry uint64) (int, error) {
 func rawClone(flags, entry, ppid uint64) (pid int64)
 
 // setUp attaches to the zygote and makes it bare.
-func (z *Zygote) setUp(prog *unix.SockFprog, pages int, vvar, ehdr, end uint64) error {
+func (z *Zygote) setUp(pages int, vvar, ehdr, end uint64) error {
 	var err error
 	for range 1000 { // until it made itself dumpable
 		err = z.Seize(unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK)
@@ -173,15 +176,11 @@ func (z *Zygote) setUp(prog *unix.SockFprog, pages int, vvar, ehdr, end uint64) 
 	if _, err := z.Call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
 		return err
 	}
-	// prog still is in the child's copy of the sentry's heap.
-	if _, err := z.Call(unix.SYS_PRCTL, unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uint64(uintptr(unsafe.Pointer(prog)))); err != nil {
+	if _, err := z.Call(unix.SYS_PRCTL, unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uint64(uintptr(unsafe.Pointer(&z.prog)))); err != nil {
 		return fmt.Errorf("installing the filter: %w", err)
 	}
 	if err := z.unmapAll(uint64(pages) * arch.PageSize); err != nil {
 		return fmt.Errorf("unmapping: %w", err)
-	}
-	if err := z.SetSigMask(0); err != nil {
-		return err
 	}
 	buf := make([]byte, 16384) // 11008 bytes with AMX
 	n, err := z.GetXState(buf)
