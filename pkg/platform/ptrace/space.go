@@ -172,6 +172,10 @@ func (as *addressSpace) newThread(tid int) (*thread, error) {
 // cloneThread asks the keeper to make the servant clone a thread.
 func (as *addressSpace) cloneThread() (id stub.Tracee, err error) {
 	as.p.onKeeper(func() {
+		// A thread that is not traced yet must not take signals. The int3 at the end of injected code unblocks SIGTRAP.
+		if err = as.servant.SetSigMask(^uint64(0)); err != nil {
+			return
+		}
 		r := arch.Registers{Rip: as.p.zygote.Code + entryThread, Rax: unix.SYS_CLONE, Rdi: threadFlags}
 		if err = as.serve(&r); err != nil {
 			return
