@@ -206,3 +206,49 @@ func (s IOSeq) blocks(f func(b []byte) (int, error), write bool) (int64, error) 
 
 // errFault is the error of all accesses to user memory that is not there.
 var errFault error = unix.EFAULT
+
+// Limits of readv(2): UIO_MAXIOV, and MAX_RW_COUNT, to which a longer sum is cut.
+const (
+	maxIOVecs  = 1024
+	maxIOBytes = 0x7ffff000
+)
+
+// IOVecs reads n struct iovec at addr, of which the memory is memory of m (itself, as a rule). One vector allocates nothing.
+// Errors: EINVAL for more than 1024 or a negative length, EFAULT.
+func (m *MemoryManager) IOVecs(addr, n uint64) (IOSeq, error) { return m.IOVecsOf(m, addr, n) }
+
+// IOVecsOf is IOVecs with memory of another address space; of may be nil, and then only the check and NumBytes make sense.
+func (m *MemoryManager) IOVecsOf(of *MemoryManager, addr, n uint64) (IOSeq, error) {
+	if n > maxIOVecs {
+		return IOSeq{}, unix.EINVAL
+	}
+	s := IOSeq{mm: of}
+	if n > 1 {
+		s.rest = make([]AddrRange, 0, n-1)
+	}
+	for i := range n {
+		r, err := Read[AddrRange](m, addr+i*16)
+		if err != nil {
+			return IOSeq{}, err
+		}
+		if int64(r.Len) < 0 {
+			return IOSeq{}, unix.EINVAL
+		}
+		if of == m && !m.CheckRange(r.Addr, r.Len) {
+			return IOSeq{}, errFault
+		}
+		if r.Len > uint64(maxIOBytes-s.n) {
+			r.Len = uint64(maxIOBytes - s.n)
+		}
+		s.n += int64(r.Len)
+		if i == 0 {
+			s.first = r
+		} else {
+			s.rest = append(s.rest, r)
+		}
+	}
+	return s, nil
+}
+
+// FirstRange is the first range of a sequence of user memory that is not empty.
+func (s IOSeq) FirstRange() AddrRange { return s.next() }

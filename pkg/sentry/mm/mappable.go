@@ -60,12 +60,17 @@ type MappedFile interface {
 type MappingSet struct {
 	mu    sync.Mutex
 	users map[*MemoryManager]int // bytes that are mapped, by address space; protected by mu
+	// writable counts bytes that are mapped shared and may become writable; protected by mu.
+	writable int
 	// onUnused, if not nil, is called when the last mapping goes, with mm's lock held; immutable.
 	onUnused func()
 }
 
-func (s *MappingSet) add(m *MemoryManager, n int) {
+func (s *MappingSet) add(m *MemoryManager, n int, writable bool) {
 	s.mu.Lock()
+	if writable {
+		s.writable += n
+	}
 	if s.users == nil {
 		s.users = make(map[*MemoryManager]int)
 	}
@@ -84,6 +89,13 @@ func (s *MappingSet) Mapped() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.users) != 0
+}
+
+// MappedWritable tells whether a shared mapping exists through which the file could be written (F_ADD_SEALS, ETXTBSY).
+func (s *MappingSet) MappedWritable() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.writable != 0
 }
 
 // Invalidate makes all address spaces forget what backs [off, off+length) of file f, whose mapping set s is, so that

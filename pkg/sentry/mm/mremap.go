@@ -145,3 +145,29 @@ func (m *MemoryManager) movePages(old, n, to uint64) {
 		m.insertPages(s.Start-old+to, s.End-old+to, v, false)
 	}
 }
+
+// RemapFilePages is remap_file_pages(2): it maps the file's range at off in the place of [start, start+n) of a shared mapping. All
+// are multiples of the page size. EINVAL.
+func (m *MemoryManager) RemapFilePages(start, n, off uint64) error {
+	m.lock()
+	defer m.unlock()
+	p, ok := m.vmas.Find(start)
+	if !ok {
+		return unix.EINVAL
+	}
+	s := m.vmas.At(p)
+	if s.Val.private() || s.Val.mappable == nil || start+n > s.End || off+n < off {
+		return unix.EINVAL
+	}
+	if m.sealed(start, start+n) || m.vmas.Count()+2 > m.maxMaps {
+		return unix.EPERM
+	}
+	v := s.Val
+	v.off = off
+	// The new mapping first holds on to the file, in case that the old one was its only user.
+	m.fileBytes(&v, n)
+	m.removeVMAs(start, start+n)
+	m.insertVMA(start, start+n, v)
+	m.fileBytes(&v, -n)
+	return nil
+}

@@ -106,3 +106,27 @@ func (m *MemoryManager) VirtualSize() uint64 {
 	defer m.mu.RUnlock()
 	return m.stats.virtual
 }
+
+// FileAt is the file that is mapped at addr (nil for none), without a reference, and where that mapping is; ok is false
+// if nothing is mapped there.
+func (m *MemoryManager) FileAt(addr uint64) (f MappedFile, start, end, off uint64, ok bool) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	p, ok := m.vmas.Find(addr)
+	if !ok {
+		return nil, 0, 0, 0, false
+	}
+	s := m.vmas.At(p)
+	return s.Val.file, s.Start, s.End, s.Val.off, true
+}
+
+// Mapped tells whether all of [addr, addr+n) is mapped.
+func (m *MemoryManager) Mapped(addr, n uint64) bool {
+	end := addr + n
+	if end < addr {
+		return false
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.covered(addr, end, nil) == nil
+}

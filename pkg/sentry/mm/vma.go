@@ -108,7 +108,7 @@ func (m *MemoryManager) unlock() {
 // since that does not change as mappings are cut and joined.
 func (m *MemoryManager) fileBytes(v *vma, n uint64) {
 	if v.mappable != nil {
-		v.mappable.MappingSet().add(m, int(n))
+		v.mappable.MappingSet().add(m, int(n), !v.private() && v.maxPerms&platform.Write != 0)
 	}
 	if v.file == nil {
 		return

@@ -53,6 +53,9 @@ var families = [...]func() []Entry{
 	systemEntries,
 	namespaceEntries,
 	pidfdEntries,
+	memoryEntries,
+	mempolicyEntries,
+	processVMEntries,
 	stubEntries,
 }
 
