@@ -80,6 +80,7 @@ func (c *fakeContainer) add(p *Process) (int32, *fakeProcess) {
 
 func (p *fakeProcess) run() {
 	defer close(p.done)
+	defer closeAll(p.p.Stdio[:])
 	num := func() int {
 		if len(p.p.Args) < 2 {
 			return 0

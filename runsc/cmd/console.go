@@ -1,6 +1,8 @@
 package cmd
 
 import (
+	"time"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -72,12 +74,19 @@ func (c *console) resize() {
 	}
 }
 
-// finish waits for the rest of the output and restores the caller's terminal. The container's processes are gone.
+// lateOutput is how long output may follow the end of the process that the command waits for, when
+// others still hold its terminal open.
+const lateOutput = time.Second
+
+// finish waits for the rest of the output and restores the caller's terminal.
 func (c *console) finish() {
 	if c == nil {
 		return
 	}
-	<-c.done
+	select {
+	case <-c.done:
+	case <-time.After(lateOutput):
+	}
 	if c.saved != nil {
 		unix.IoctlSetTermios(0, unix.TCSETSW, c.saved)
 	}

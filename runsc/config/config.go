@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Config are the global flags.
@@ -66,10 +68,25 @@ func (c *Config) Check() error {
 	}
 	if c.Root == "" {
 		c.Root = defaultRoot(c.IsRootless())
+		if err := checkOwner(c.Root); err != nil {
+			return err
+		}
 	}
 	abs, err := filepath.Abs(c.Root)
 	c.Root = abs
 	return err
+}
+
+// checkOwner refuses a directory that somebody else has put where the state would go.
+func checkOwner(dir string) error {
+	var st unix.Stat_t
+	if unix.Lstat(dir, &st) != nil {
+		return nil // it will be made
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || st.Uid != uint32(os.Geteuid()) || st.Mode&0o022 != 0 {
+		return fmt.Errorf("%s is not a directory of this user alone", dir)
+	}
+	return nil
 }
 
 func oneOf(flag, value string, allowed ...string) error {
