@@ -15,6 +15,17 @@ type Ucred struct {
 	GID auth.KGID
 }
 
+// PeerCred is what SO_PEERCRED, SO_PEERGROUPS and SO_PEERPIDFD tell of the other end.
+type PeerCred struct {
+	Ucred
+	Groups []auth.KGID // immutable
+}
+
+// PeerCredOf captures the caller for its peer.
+func PeerCredOf(ctx vfs.Context) PeerCred {
+	return PeerCred{CredOf(ctx), ctx.Credentials().Groups}
+}
+
 // CredOf is what the caller sends by default: its process, real IDs as unix(7) says.
 func CredOf(ctx vfs.Context) Ucred {
 	c := ctx.Credentials()

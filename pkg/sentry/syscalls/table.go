@@ -56,6 +56,10 @@ var families = [...]func() []Entry{
 	memoryEntries,
 	mempolicyEntries,
 	processVMEntries,
+	pipeEntries,
+	pollEntries,
+	eventEntries,
+	socketEntries,
 	stubEntries,
 }
 

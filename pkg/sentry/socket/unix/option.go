@@ -28,7 +28,7 @@ func (s *Socket) GetOption(t *kernel.Task, level, name int, buf []byte) (int, er
 	case unix.SO_PEERCRED:
 		u := s.PeerCred()
 		var b [12]byte
-		socket.EncodeUcred(t, &u, b[:])
+		socket.EncodeUcred(t, &u.Ucred, b[:])
 		copy(buf, b[:])
 		return 12, nil
 	case unix.SO_PEERSEC:
@@ -38,11 +38,11 @@ func (s *Socket) GetOption(t *kernel.Task, level, name int, buf []byte) (int, er
 }
 
 // PeerCred are the credentials of the other end when it connected or listened; IDs are auth.NoID without one.
-func (s *Socket) PeerCred() socket.Ucred {
+func (s *Socket) PeerCred() socket.PeerCred {
 	if c := s.cred.Load(); c != nil {
 		return *c
 	}
-	return socket.Ucred{UID: auth.KUID(auth.NoID), GID: auth.KGID(auth.NoID)}
+	return socket.PeerCred{Ucred: socket.Ucred{UID: auth.KUID(auth.NoID), GID: auth.KGID(auth.NoID)}}
 }
 
 // SetOption implements socket.Socket.

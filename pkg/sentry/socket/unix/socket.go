@@ -39,7 +39,7 @@ type Socket struct {
 	recv   queue
 	name   atomic.Pointer[string] // set once
 	peer   atomic.Pointer[Socket] // connected socket; datagrams: default destination
-	cred   atomic.Pointer[socket.Ucred]
+	cred   atomic.Pointer[socket.PeerCred]
 	noSend atomic.Bool // SHUT_WR
 	dead   atomic.Bool // closed
 
@@ -49,7 +49,7 @@ type Socket struct {
 	backlog int                // listening
 	pending ring.List[*Socket] // listening: connections to accept
 	blocked []*Socket          // listening: sockets that wait for room in pending
-	own     socket.Ucred       // listening: credentials for connecting peers
+	own     socket.PeerCred    // listening: credentials for connecting peers
 
 	fd *vfs.FileDescription // the open file, set before use; the collector compares its references
 }
@@ -87,16 +87,16 @@ func (f *Family) Pair(t *kernel.Task, typ, protocol int) (a, b socket.Socket, er
 	}
 	p := x.(*Socket)
 	q := f.newSocket(p.ns, p.Type)
-	var c socket.Ucred
+	var c socket.PeerCred
 	if t != nil {
-		c = socket.CredOf(t)
+		c = socket.PeerCredOf(t)
 	}
 	p.join(q, &c, &c)
 	return p, q, nil
 }
 
 // join connects two sockets; pc are the credentials that p's end shows of q, qc those that q shows of p.
-func (p *Socket) join(q *Socket, pc, qc *socket.Ucred) {
+func (p *Socket) join(q *Socket, pc, qc *socket.PeerCred) {
 	p.cred.Store(pc)
 	q.cred.Store(qc)
 	p.peer.Store(q)
@@ -120,7 +120,7 @@ func (s *Socket) Listen(t *kernel.Task, backlog int) error {
 	if s.name.Load() == nil || s.state == connected {
 		return unix.EINVAL
 	}
-	s.own = socket.CredOf(t)
+	s.own = socket.PeerCredOf(t)
 	s.state, s.backlog = listening, backlog
 	s.wakeConnectors()
 	return nil
@@ -155,7 +155,7 @@ func (s *Socket) Connect(t *kernel.Task, a *socket.Addr) error {
 	if err != nil {
 		return err
 	}
-	me := socket.CredOf(t)
+	me := socket.PeerCredOf(t)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch s.state {
