@@ -38,10 +38,10 @@ type Logger struct {
 // Enabled says whether lines of a level are written.
 func (l *Logger) Enabled(v Level) bool { return l != nil && l.On && v <= l.Level }
 
-// Print writes a line.
+// Print writes a line. Times are UTC: a sandboxed process cannot read the time zone.
 func (l *Logger) Print(v Level, msg string) {
 	if l.Enabled(v) {
-		l.write(Format(l.JSON, v, msg, time.Now()))
+		l.write(Format(l.JSON, v, msg, time.Now().UTC()))
 	}
 }
 

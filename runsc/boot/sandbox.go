@@ -100,6 +100,11 @@ func (s *sandbox) create(newKernel NewKernel) (err error) {
 	}
 	s.server = NewServer(s.kernel)
 	s.time.Mark("kernel made")
+	// The platform has started its first stub process by now, which is not to inherit this filter.
+	if err := installFilter(sandboxFilter(s.boot.Network)); err != nil {
+		return err
+	}
+	s.time.Mark("seccomp filter installed")
 	if err := s.kernel.Create(&s.boot.Container); err != nil {
 		return err
 	}
