@@ -104,18 +104,22 @@ func TestServerKillsAttached(t *testing.T) {
 func TestServerDrain(t *testing.T) {
 	s, call := control(t, "sleep", "60")
 	call(KindStart, &Request{Container: "c"})
+	await := func(want int) {
+		for {
+			s.mu.Lock()
+			n := s.inFlight
+			s.mu.Unlock()
+			if n == want {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	await(0) // a reply is sent before its request counts as done
 	wait := dial(t, s)
 	got := make(chan error, 1)
 	go func() { _, err := wait(KindWait, &Request{Container: "c"}); got <- err }()
-	for {
-		s.mu.Lock()
-		n := s.inFlight
-		s.mu.Unlock()
-		if n == 1 {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
+	await(1)
 	call(KindSignal, &Request{Container: "c", Signal: 9})
 	s.Drain(5 * time.Second)
 	if err := <-got; err != nil {
