@@ -1,0 +1,287 @@
+package guest
+
+import (
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"husk/pkg/abi/linux"
+	"husk/pkg/gofer"
+	"husk/pkg/log"
+	"husk/pkg/platform"
+	"husk/pkg/platform/systrap"
+	"husk/pkg/sentry/auth"
+	"husk/pkg/sentry/fsimpl/tmpfs"
+	"husk/pkg/sentry/kernel"
+	"husk/pkg/sentry/memfile"
+	"husk/pkg/sentry/syscalls"
+	"husk/pkg/sentry/vfs"
+	"husk/runsc/boot"
+)
+
+// maxDentries bounds the dentry cache: a walk over a million files must not keep a million dentries.
+const maxDentries = 1 << 16
+
+// Guest is the sentry of a sandbox. It implements boot.Kernel.
+type Guest struct {
+	log *log.Logger
+	k   *kernel.Kernel
+	v   *vfs.VFS
+
+	mu         sync.Mutex
+	containers map[string]*container // protected by mu
+}
+
+// container is what the guest keeps of a container beside the kernel's part.
+type container struct {
+	ct    *kernel.Container
+	ns    *vfs.MountNamespace
+	gofer *gofer.Client
+	spec  *boot.Container
+	// seccomp is the compiled filter of the container's processes.
+	seccomp [][]unix.SockFilter
+
+	mu      sync.Mutex
+	procs   map[int32]*process // protected by mu: what Create and Exec started, by process ID
+	started bool               // protected by mu
+}
+
+// process is a process that the sandbox was asked to start.
+type process struct {
+	group *kernel.ThreadGroup
+	tty   terminal // nil without a terminal
+}
+
+// New makes the kernel of a sandbox: the platform first, since its helper processes are copies of this one.
+func New(b *boot.Boot, l *log.Logger) (boot.Kernel, error) {
+	p, err := newPlatform(b.Platform)
+	if err != nil {
+		return nil, fmt.Errorf("platform %s: %w", b.Platform, err)
+	}
+	mf, err := memfile.New(memfile.Options{Limit: b.Memory})
+	if err != nil {
+		return nil, fmt.Errorf("memory file: %w", err)
+	}
+	g := &Guest{log: l, v: vfs.New(maxDentries), containers: map[string]*container{}}
+	cfg := kernel.Config{
+		Platform: p, MemFile: mf, VFS: g.v, NumCPU: int(b.NumCPU),
+		HostName: b.Container.Hostname, DomainName: b.Container.Domainname,
+		Logf: func(format string, args ...any) { l.Printf(log.Info, format, args...) },
+	}
+	table := syscalls.New()
+	cfg.Table = &table.SyscallTable
+	if g.k, err = kernel.New(cfg); err != nil {
+		return nil, fmt.Errorf("kernel: %w", err)
+	}
+	g.register(mf)
+	if b.Strace {
+		g.k.SetStrace(newStrace(table, l))
+	}
+	return g, nil
+}
+
+func newPlatform(name string) (platform.Platform, error) {
+	switch name {
+	case "", "systrap":
+		return systrap.New()
+	}
+	return nil, fmt.Errorf("unknown platform; it is systrap or ptrace")
+}
+
+// register tells vfs of the file systems and devices that there are.
+func (g *Guest) register(mf *memfile.File) {
+	g.v.RegisterFileSystem(tmpfs.NewType("tmpfs", mf, 0))
+	registerAll(g.k, g.v, mf)
+}
+
+// find returns a container.
+func (g *Guest) find(id string) (*container, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c := g.containers[id]; c != nil {
+		return c, nil
+	}
+	return nil, &boot.Error{Code: boot.ErrNoContainer, Text: "container does not exist in the sandbox"}
+}
+
+// process finds a process that was started by Create (0) or Exec.
+func (g *Guest) process(id string, pid int32) (*container, *process, error) {
+	c, err := g.find(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.procs[pid]; p != nil {
+		return c, p, nil
+	}
+	return c, nil, &boot.Error{Code: boot.ErrNoProcess, Text: "no such process"}
+}
+
+// Create implements boot.Kernel.
+func (g *Guest) Create(spec *boot.Container) error {
+	c := &container{spec: spec, procs: map[int32]*process{}}
+	if err := g.create(c); err != nil {
+		g.release(c)
+		return err
+	}
+	g.mu.Lock()
+	g.containers[spec.ID] = c
+	g.mu.Unlock()
+	return nil
+}
+
+func (g *Guest) create(c *container) (err error) {
+	spec := c.spec
+	if c.seccomp, err = compileSeccomp(spec.Seccomp); err != nil {
+		return err
+	}
+	if c.gofer, err = gofer.NewClient(spec.Gofer); err != nil {
+		return fmt.Errorf("gofer: %w", err)
+	}
+	if err := g.mountAll(c); err != nil {
+		return err
+	}
+	cfg := kernel.ContainerConfig{ID: spec.ID, MountNS: c.ns, PIDsLimit: spec.Limits.PIDs}
+	user := g.k.RootUserNamespace()
+	cfg.UTS = g.k.NewUTSNamespace(user, spec.Hostname, spec.Domainname)
+	cfg.IPC = g.k.NewIPCNamespace(user)
+	if err := g.join(&cfg, spec.Joins); err != nil {
+		return err
+	}
+	if c.ct, err = g.k.NewContainer(&cfg); err != nil {
+		return fmt.Errorf("container %s: %w", spec.ID, err)
+	}
+	if err := g.applySysctls(c); err != nil {
+		return err
+	}
+	p, err := g.newProcess(c, &spec.Process)
+	if err != nil {
+		return err
+	}
+	c.procs[0] = p
+	c.procs[p.group.ID()] = p
+	return nil
+}
+
+// join makes a container share namespaces with others of the sandbox.
+func (g *Guest) join(cfg *kernel.ContainerConfig, joins []boot.Join) error {
+	for _, j := range joins {
+		o, err := g.find(j.Container)
+		if err != nil {
+			return fmt.Errorf("%s namespace of container %s: %w", j.Namespace, j.Container, err)
+		}
+		switch j.Namespace {
+		case "pid":
+			cfg.PIDNS = o.ct.PIDNS()
+		case "ipc":
+			cfg.IPC = o.ct.IPC()
+		case "uts":
+			cfg.UTS = o.ct.UTS()
+		}
+	}
+	return nil
+}
+
+// release frees what a container holds.
+func (g *Guest) release(c *container) {
+	if c.ct != nil {
+		g.k.RemoveContainer(c.spec.ID)
+	}
+	if c.ns != nil {
+		c.ns.DecRef()
+	}
+	if c.gofer != nil {
+		c.gofer.Shutdown()
+	}
+}
+
+// Start implements boot.Kernel.
+func (g *Guest) Start(id string) error {
+	c, err := g.find(id)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.started {
+		return &boot.Error{Code: boot.ErrState, Text: "cannot start an already running container"}
+	}
+	c.started = true
+	g.k.StartProcess(c.procs[0].group)
+	return nil
+}
+
+// Exec implements boot.Kernel.
+func (g *Guest) Exec(id string, spec *boot.Process) (int32, error) {
+	c, err := g.find(id)
+	if err != nil {
+		closeFDs(spec)
+		return 0, err
+	}
+	p, err := g.newProcess(c, spec)
+	if err != nil {
+		return 0, err
+	}
+	pid := p.group.IDIn(c.ct.PIDNS())
+	c.mu.Lock()
+	c.procs[pid] = p
+	c.mu.Unlock()
+	g.k.StartProcess(p.group)
+	return pid, nil
+}
+
+// Wait implements boot.Kernel.
+func (g *Guest) Wait(id string, pid int32) (uint32, error) {
+	_, p, err := g.process(id, pid)
+	if err != nil {
+		return 0, err
+	}
+	return uint32(p.group.WaitExited()), nil
+}
+
+// Signal implements boot.Kernel.
+func (g *Guest) Signal(id string, pid, sig int32, all bool) error {
+	c, err := g.find(id)
+	if err != nil {
+		return err
+	}
+	if all {
+		err = c.ct.SignalAll(linux.Signal(sig))
+	} else {
+		err = c.ct.Signal(pid, linux.Signal(sig))
+	}
+	if err == unix.ESRCH {
+		return &boot.Error{Code: boot.ErrNoProcess, Text: "process already finished"}
+	}
+	return err
+}
+
+// Destroy implements boot.Kernel.
+func (g *Guest) Destroy(id string) error {
+	c, err := g.find(id)
+	if err != nil {
+		return err
+	}
+	groups := c.ct.Groups(nil)
+	for _, tg := range groups {
+		tg.Kill()
+	}
+	for _, tg := range groups {
+		tg.WaitExited()
+	}
+	g.mu.Lock()
+	delete(g.containers, id)
+	g.mu.Unlock()
+	g.release(c)
+	return nil
+}
+
+// rootContext is a context of the sentry itself with all rights, for work on a container's mounts.
+func (g *Guest) rootContext(c *container) (vfs.Context, func()) {
+	root := c.ns.Root()
+	fs := vfs.NewFSContext(root, root, 0)
+	root.DecRef()
+	return vfs.NewKernelContext(auth.NewRootCredentials(g.k.RootUserNamespace()), fs, c.ns), fs.Release
+}
