@@ -12,7 +12,6 @@ import (
 	"husk/pkg/platform"
 	"husk/pkg/platform/systrap"
 	"husk/pkg/sentry/auth"
-	"husk/pkg/sentry/fsimpl/tmpfs"
 	"husk/pkg/sentry/kernel"
 	"husk/pkg/sentry/memfile"
 	"husk/pkg/sentry/syscalls"
@@ -28,6 +27,9 @@ type Guest struct {
 	log *log.Logger
 	k   *kernel.Kernel
 	v   *vfs.VFS
+	mf  *memfile.File
+	// table is the system call table.
+	table *syscalls.Table
 
 	mu         sync.Mutex
 	containers map[string]*container // protected by mu
@@ -63,20 +65,19 @@ func New(b *boot.Boot, l *log.Logger) (boot.Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("memory file: %w", err)
 	}
-	g := &Guest{log: l, v: vfs.New(maxDentries), containers: map[string]*container{}}
+	g := &Guest{log: l, v: vfs.New(maxDentries), mf: mf, table: syscalls.New(), containers: map[string]*container{}}
 	cfg := kernel.Config{
 		Platform: p, MemFile: mf, VFS: g.v, NumCPU: int(b.NumCPU),
 		HostName: b.Container.Hostname, DomainName: b.Container.Domainname,
 		Logf: func(format string, args ...any) { l.Printf(log.Info, format, args...) },
 	}
-	table := syscalls.New()
-	cfg.Table = &table.SyscallTable
+	cfg.Table = &g.table.SyscallTable
 	if g.k, err = kernel.New(cfg); err != nil {
 		return nil, fmt.Errorf("kernel: %w", err)
 	}
-	g.register(mf)
+	g.register()
 	if b.Strace {
-		g.k.SetStrace(newStrace(table, l))
+		g.k.SetStrace(newStrace(g.table, l))
 	}
 	return g, nil
 }
@@ -87,12 +88,6 @@ func newPlatform(name string) (platform.Platform, error) {
 		return systrap.New()
 	}
 	return nil, fmt.Errorf("unknown platform; it is systrap or ptrace")
-}
-
-// register tells vfs of the file systems and devices that there are.
-func (g *Guest) register(mf *memfile.File) {
-	g.v.RegisterFileSystem(tmpfs.NewType("tmpfs", mf, 0))
-	registerAll(g.k, g.v, mf)
 }
 
 // find returns a container.
@@ -134,7 +129,7 @@ func (g *Guest) Create(spec *boot.Container) error {
 
 func (g *Guest) create(c *container) (err error) {
 	spec := c.spec
-	if c.seccomp, err = compileSeccomp(spec.Seccomp); err != nil {
+	if c.seccomp, err = g.compileSeccomp(spec.Seccomp); err != nil {
 		return err
 	}
 	if c.gofer, err = gofer.NewClient(spec.Gofer); err != nil {

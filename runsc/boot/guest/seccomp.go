@@ -12,7 +12,7 @@ import (
 
 // compileSeccomp makes the container's own filter from config.json's linux.seccomp. Rules for system calls that Linux
 // has on other architectures only are left out, as runc does.
-func compileSeccomp(s *boot.Seccomp) ([][]unix.SockFilter, error) {
+func (g *Guest) compileSeccomp(s *boot.Seccomp) ([][]unix.SockFilter, error) {
 	if s == nil {
 		return nil, nil
 	}
@@ -20,7 +20,8 @@ func compileSeccomp(s *boot.Seccomp) ([][]unix.SockFilter, error) {
 	if err != nil {
 		return nil, err
 	}
-	numbers := syscalls.Numbers()
+	numbers := map[string]uint32{}
+	g.table.List(func(e *syscalls.Entry) { numbers[e.Name] = uint32(e.Number) })
 	f := seccomp.Filter{Default: def, BadArch: def}
 	for i := range s.Rules {
 		r := &s.Rules[i]
@@ -42,11 +43,7 @@ func compileSeccomp(s *boot.Seccomp) ([][]unix.SockFilter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("linux.seccomp: %w", err)
 	}
-	out := make([]unix.SockFilter, len(prog))
-	for i, in := range prog {
-		out[i] = unix.SockFilter(in)
-	}
-	return [][]unix.SockFilter{out}, nil
+	return [][]unix.SockFilter{prog}, nil
 }
 
 func seccompAction(name string, errno uint32) (seccomp.Action, error) {
@@ -60,7 +57,7 @@ func seccompAction(name string, errno uint32) (seccomp.Action, error) {
 	case "SCMP_ACT_KILL_PROCESS":
 		return seccomp.KillProcess, nil
 	case "SCMP_ACT_TRAP":
-		return seccomp.Trap, nil
+		return seccomp.Trap(0), nil
 	case "SCMP_ACT_LOG":
 		return seccomp.Log, nil
 	}
@@ -70,7 +67,7 @@ func seccompAction(name string, errno uint32) (seccomp.Action, error) {
 func seccompConditions(args []boot.SeccompArg) (out []seccomp.Cond, err error) {
 	for _, a := range args {
 		var c seccomp.Cond
-		i := int(a.Index)
+		i := uint8(min(a.Index, 6)) // Build refuses 6
 		switch a.Op {
 		case "SCMP_CMP_EQ":
 			c = seccomp.Equal(i, a.Value)
@@ -79,11 +76,17 @@ func seccompConditions(args []boot.SeccompArg) (out []seccomp.Cond, err error) {
 		case "SCMP_CMP_GE":
 			c = seccomp.GreaterEqual(i, a.Value)
 		case "SCMP_CMP_GT":
-			c = seccomp.Greater(i, a.Value)
+			if a.Value == ^uint64(0) {
+				return nil, fmt.Errorf("linux.seccomp: nothing is greater than %d", a.Value)
+			}
+			c = seccomp.GreaterEqual(i, a.Value+1)
 		case "SCMP_CMP_LE":
 			c = seccomp.LessEqual(i, a.Value)
 		case "SCMP_CMP_LT":
-			c = seccomp.Less(i, a.Value)
+			if a.Value == 0 {
+				return nil, fmt.Errorf("linux.seccomp: nothing is less than 0")
+			}
+			c = seccomp.LessEqual(i, a.Value-1)
 		case "SCMP_CMP_MASKED_EQ":
 			c = seccomp.MaskedEqual(i, a.Value, a.ValueTwo)
 		default:

@@ -1,0 +1,69 @@
+package guest
+
+import (
+	"golang.org/x/sys/unix"
+
+	"husk/pkg/log"
+	"husk/pkg/sentry/kernel"
+	"husk/pkg/sentry/syscalls"
+	"husk/runsc/boot"
+)
+
+// Processes implements boot.Kernel.
+func (g *Guest) Processes(id string) ([]boot.ProcessInfo, error) {
+	c, err := g.find(id)
+	if err != nil {
+		return nil, err
+	}
+	ns := c.ct.PIDNS()
+	var out []boot.ProcessInfo
+	for _, tg := range c.ct.Groups(nil) {
+		if tg.Exited() {
+			continue
+		}
+		use := tg.Usage()
+		t := tg.AnyTask()
+		if t == nil {
+			continue
+		}
+		out = append(out, boot.ProcessInfo{
+			PID: tg.IDIn(ns), PPID: tg.ParentIDIn(ns), Threads: uint32(tg.NumThreads()), UID: uint32(t.Credentials().RUID), State: 'S',
+			CPU: use.UTime + use.STime, TTY: "?", Args: t.Name(),
+		})
+	}
+	return out, nil
+}
+
+// Pause implements boot.Kernel.
+func (g *Guest) Pause(id string) error { return unix.ENOSYS }
+
+// Resume implements boot.Kernel.
+func (g *Guest) Resume(id string) error { return unix.ENOSYS }
+
+// Resize implements boot.Kernel.
+func (g *Guest) Resize(id string, pid int32, rows, cols uint16) error { return nil }
+
+// Stats implements boot.Kernel.
+func (g *Guest) Stats(id string) (boot.Stats, error) {
+	c, err := g.find(id)
+	if err != nil {
+		return boot.Stats{}, err
+	}
+	n, _, _ := c.ct.PIDs()
+	s := boot.Stats{Processes: uint64(n), Memory: g.mf.Allocated()}
+	return s, nil
+}
+
+func newStrace(t *syscalls.Table, l *log.Logger) kernel.Tracer {
+	return &strace{t, l}
+}
+
+type strace struct {
+	t *syscalls.Table
+	l *log.Logger
+}
+
+func (s *strace) Enter(t *kernel.Task, nr uint64) {}
+func (s *strace) Exit(t *kernel.Task, nr uint64, ret uintptr, err error) {
+	s.l.Printf(log.Info, "[%d] %s = %#x %v", t.TaskID(), s.t.NameOf(nr), ret, err)
+}
