@@ -10,6 +10,7 @@ import (
 	"husk/pkg/gofer"
 	"husk/pkg/log"
 	"husk/pkg/platform"
+	"husk/pkg/platform/ptrace"
 	"husk/pkg/platform/systrap"
 	"husk/pkg/sentry/auth"
 	"husk/pkg/sentry/kernel"
@@ -84,8 +85,10 @@ func New(b *boot.Boot, l *log.Logger) (boot.Kernel, error) {
 
 func newPlatform(name string) (platform.Platform, error) {
 	switch name {
-	case "", "systrap":
+	case "systrap":
 		return systrap.New()
+	case "ptrace":
+		return ptrace.New()
 	}
 	return nil, fmt.Errorf("unknown platform; it is systrap or ptrace")
 }

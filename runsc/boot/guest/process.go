@@ -33,12 +33,16 @@ func (g *Guest) newProcess(c *container, spec *boot.Process) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
+	name := spec.Path
+	if name == "" && len(spec.Args) > 0 {
+		name = spec.Args[0]
+	}
 	umask := uint32(0o022)
 	if spec.Umask >= 0 {
 		umask = uint32(spec.Umask)
 	}
 	a := &kernel.CreateProcessArgs{
-		Container: c.ct, Filename: spec.Path, Argv: spec.Args, Envv: spec.Env, WorkingDir: spec.Cwd, Credentials: creds, Limits: lim,
+		Container: c.ct, Filename: name, Argv: spec.Args, Envv: spec.Env, WorkingDir: spec.Cwd, Credentials: creds, Limits: lim,
 		FDs: files, Umask: umask, NoNewPrivs: spec.NoNewPrivs, OOMScoreAdj: spec.OOMScoreAdj, Seccomp: c.seccomp,
 	}
 	if tty != nil {
@@ -46,7 +50,7 @@ func (g *Guest) newProcess(c *container, spec *boot.Process) (*process, error) {
 	}
 	tg, err := g.k.CreateProcess(a)
 	if err != nil {
-		return nil, execError(spec, err)
+		return nil, execError(name, err)
 	}
 	return &process{group: tg, tty: tty}, nil
 }
@@ -146,11 +150,7 @@ func closeFDs(spec *boot.Process) {
 }
 
 // execError says what is wrong with a program, in the words that container engines look for.
-func execError(spec *boot.Process, err error) error {
-	name := spec.Path
-	if name == "" && len(spec.Args) > 0 {
-		name = spec.Args[0]
-	}
+func execError(name string, err error) error {
 	switch {
 	case err == unix.ENOENT && !strings.Contains(name, "/"):
 		return &boot.Error{Code: boot.ErrNotFound, Text: fmt.Sprintf("exec: %q: executable file not found in $PATH", name)}
