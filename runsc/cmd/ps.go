@@ -14,8 +14,9 @@ import (
 func psCommand() command {
 	return command{
 		name: "ps", args: "<container-id> [ps options]", summary: "ps displays the processes running inside a container", min: 1, max: -1, stop: false,
-		text: `Process ids are those inside the container. Options of ps(1) are accepted and
-have no effect.
+		text: `The table shows the processes with their ids inside the container. JSON is for
+container engines, which know processes of the host only: it holds the id of the
+one that stands for the container. Options of ps(1) have no effect.
 `,
 		setup: func(f *flagSet) func(*env, []string) error {
 			format := "table"
@@ -34,16 +35,16 @@ func ps(e *env, id, format string) error {
 	if err != nil {
 		return err
 	}
+	if format == "json" {
+		pids := make([]int, 0, 1)
+		if c.CurrentStatus() != container.Stopped {
+			pids = append(pids, c.PID)
+		}
+		return json.NewEncoder(os.Stdout).Encode(pids)
+	}
 	list, err := c.Processes()
 	if err != nil {
 		return err
-	}
-	if format == "json" {
-		pids := make([]int32, 0, len(list))
-		for _, p := range list {
-			pids = append(pids, p.PID)
-		}
-		return json.NewEncoder(os.Stdout).Encode(pids)
 	}
 	printTable(psRows(list, time.Now()), 0, 2)
 	return nil
