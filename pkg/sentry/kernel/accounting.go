@@ -150,3 +150,9 @@ func (tg *ThreadGroup) ChildrenUsage() Rusage {
 	defer tg.k.tree.Unlock()
 	return tg.childAcct.export()
 }
+
+// CPUTimes are the process' times and those of its waited-for children; only the times are filled (times(2)).
+func (tg *ThreadGroup) CPUTimes() (self, children Rusage) {
+	r := tg.usage()
+	return r.export(), tg.ChildrenUsage()
+}

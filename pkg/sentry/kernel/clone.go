@@ -133,7 +133,7 @@ func (k *Kernel) start(t *Task) {
 
 // newTask makes the parts that every task has.
 func (k *Kernel) newTask() *Task {
-	t := &Task{k: k, ctx: k.platform.NewContext(), startTime: clock.Now(clockBoottime), timerSlack: 50000}
+	t := &Task{k: k, ctx: k.platform.NewContext(), startTime: clock.Now(clockBoottime), timerSlack: defaultTimerSlack}
 	t.wake.Init()
 	t.waitEntry.Init(&t.wake, ^waiterNone)
 	t.futex.init(t)

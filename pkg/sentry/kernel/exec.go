@@ -77,6 +77,7 @@ func (t *Task) resetForExec(img *image) {
 	t.robust, t.clearTID = 0, 0
 	t.SetName(img.name)
 	tg.setExe(img.exe)
+	tg.membarriers.Store(0)
 	if f := t.FDTable(); f.Shared() {
 		n := f.Fork(^uint32(0))
 		t.files.Store(n)

@@ -83,8 +83,11 @@ type Kernel struct {
 	tracer    atomic.Pointer[Tracer]
 	nsInode   atomic.Uint64
 	unknown   [MaxSyscall + 1]atomic.Uint32 // calls of unknown numbers; the last counts what is out of range
-	exitHooks []func(*Task)                 // immutable once tasks run: see OnTaskExit
-	extra     sync.Map                      // values of upper layers by key; see Value
+	load      loadAverage
+	memTotal  uint64        // immutable once tasks run: see SetMemory
+	memUsed   func() uint64 // immutable once tasks run
+	exitHooks []func(*Task) // immutable once tasks run: see OnTaskExit
+	extra     sync.Map      // values of upper layers by key; see Value
 }
 
 // New makes a kernel without processes.

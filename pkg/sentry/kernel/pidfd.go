@@ -98,3 +98,10 @@ func (p *PID) IsLeader() bool {
 	defer p.ns.k.tree.Unlock()
 	return p.group != nil
 }
+
+// Alive tells whether the thread or process still exists, as a zombie at least.
+func (p *PID) Alive() bool {
+	p.ns.k.tree.Lock()
+	defer p.ns.k.tree.Unlock()
+	return p.task != nil || p.group != nil
+}

@@ -591,3 +591,6 @@ func (tg *ThreadGroup) sameSession(o *ThreadGroup) bool {
 	defer tg.k.tree.Unlock()
 	return tg.pgrp != nil && o.pgrp != nil && tg.pgrp.session == o.pgrp.session
 }
+
+// SignalHandlers identifies the dispositions, for kcmp(2).
+func (tg *ThreadGroup) SignalHandlers() *SignalHandlers { return tg.handlers() }

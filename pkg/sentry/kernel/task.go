@@ -215,3 +215,29 @@ func (t *Task) Waker() *waiter.Signal { return &t.wake }
 func (t *Task) SendSignal(sig int32) {
 	t.SendTaskSignal(&linux.SignalInfo{Signo: sig, Code: linux.SI_KERNEL})
 }
+
+// SetPersonality stores a value of personality(2).
+func (t *Task) SetPersonality(p uint32) { t.personality.Store(p) }
+
+// defaultTimerSlack is the timer slack of new programs in nanoseconds.
+const defaultTimerSlack = 50000
+
+// TimerSlack is prctl(PR_GET_TIMERSLACK), in nanoseconds. It is kept without effect.
+func (t *Task) TimerSlack() uint64 { return t.timerSlack }
+
+// SetTimerSlack is prctl(PR_SET_TIMERSLACK); 0 restores the default.
+func (t *Task) SetTimerSlack(ns uint64) {
+	if ns == 0 {
+		ns = defaultTimerSlack
+	}
+	t.timerSlack = ns
+}
+
+// ClearTID is what set_tid_address(2) stored.
+func (t *Task) ClearTID() uint64 { return t.clearTID }
+
+// THPDisabled is prctl(PR_GET_THP_DISABLE); kept without effect.
+func (tg *ThreadGroup) THPDisabled() bool { return tg.noTHP.Load() }
+
+// SetTHPDisabled is prctl(PR_SET_THP_DISABLE).
+func (tg *ThreadGroup) SetTHPDisabled(v bool) { tg.noTHP.Store(v) }

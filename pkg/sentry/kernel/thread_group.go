@@ -63,13 +63,14 @@ type ThreadGroup struct {
 	exe        *vfs.FileDescription // the program, with a reference
 	timers     groupTimers
 
-	exited     chan struct{} // closed when the process is gone; host resource
-	childQueue waiter.Queue  // waiters for state changes of children
-	sigQueue   waiter.Queue  // signalfd
-	dumpable   atomic.Int32
-	oomAdj     atomic.Int32 // oom_score_adj
-	loginUID   atomic.Uint32
-	timerMem   int
+	exited      chan struct{} // closed when the process is gone; host resource
+	childQueue  waiter.Queue  // waiters for state changes of children
+	sigQueue    waiter.Queue  // signalfd
+	dumpable    atomic.Int32
+	oomAdj      atomic.Int32 // oom_score_adj
+	loginUID    atomic.Uint32
+	membarriers atomic.Uint32
+	noTHP       atomic.Bool
 }
 
 // Kernel is the group's kernel.
