@@ -12,7 +12,7 @@ type Config struct {
 	New func() (platform.Platform, error)
 	// Stub gives the process ID behind an address space, for the tests that kill it; nil where there is none.
 	Stub func(platform.AddressSpace) int
-	// Contexts is how many contexts run at once in the crowd test; 0 means 300.
+	// Contexts is how many contexts run at once in the crowd test; 0 means 200; 40 at most with -short.
 	Contexts int
 }
 
@@ -55,6 +55,7 @@ func Run(t *testing.T, cfg Config) {
 		{"InterruptStorm", testInterruptStorm},
 		{"InterruptSyscalls", testInterruptSyscalls},
 		{"ManySpaces", testManySpaces},
+		{"SpacesInTurn", testSpacesInTurn},
 		{"ReleaseWhileRunning", testReleaseWhileRunning},
 		{"SwitchAfterRelease", testSwitchAfterRelease},
 		{"VDSO", testVDSO},

@@ -2,10 +2,12 @@ package platformtest
 
 import (
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -191,6 +193,25 @@ func testManySpaces(e *env) {
 	e.eventually("the end of the stubs", func() bool { return children(e) <= procs+8 })
 }
 
+// testSpacesInTurn visits many address spaces from one OS thread, and comes back to each.
+func testSpacesInTurn(e *env) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	const n = 100
+	var spaces [n]*space
+	var ctxs [n]platform.Context
+	for i := range n {
+		spaces[i], ctxs[i] = e.newSpace(cat(iSyscall, jmpBack(2))...), e.newContext()
+	}
+	for range 2 {
+		for i := range n {
+			r := start()
+			r.Rax = uint64(i)
+			e.wantSyscall(e.run(ctxs[i], spaces[i], r), r, uint64(i))
+		}
+	}
+}
+
 func testReleaseWhileRunning(e *env) {
 	for i := range 10 {
 		as, err := e.p.NewAddressSpace()
@@ -227,7 +248,10 @@ func testSwitchAfterRelease(e *env) {
 // testCrowd runs many more contexts than there are processors; all make progress and all can be interrupted.
 func testCrowd(e *env, n int) {
 	if n == 0 {
-		n = 300
+		n = 200
+	}
+	if testing.Short() {
+		n = min(n, 40)
 	}
 	s := e.newSpace(iCount...)
 	off := e.alloc((n*8 + 4095) / 4096)

@@ -65,7 +65,7 @@ func sanitise(r *arch.Registers) {
 	const top = 0x7ffffffff000
 	r.OrigRax, r.Cs, r.Ss = ^uint64(0), arch.UserCS, arch.UserSS
 	r.Ds, r.Es, r.Fs, r.Gs = 0, 0, 0, 0
-	r.Eflags = r.Eflags&0x254dd5 | 0x202 // ID AC RF OF DF TF SF ZF AF PF CF; always IF and bit 1
+	r.Eflags = r.Eflags&0x254dd5 | 0x202 // ID AC RF NT OF DF TF SF ZF AF PF CF; always IF and bit 1
 	if r.FsBase >= top {
 		r.FsBase = 0
 	}
@@ -107,7 +107,7 @@ func (c *context) kick() {
 func (c *context) runIn(as *addressSpace, regs *arch.Registers) (ev platform.Event, again bool, err error) {
 	tid := unix.Gettid()
 	t := c.on
-	if t == nil || t.as != as || t.tracer.tid != tid {
+	if t == nil || t.as != as || t.tracer.tid != tid || t.ended {
 		if t = as.find(tid); t == nil {
 			if t, err = as.newThread(tid); err != nil {
 				return ev, false, err

@@ -2,14 +2,14 @@ package ptrace
 
 import "golang.org/x/sys/unix"
 
-// Flags of the kinds of clone(2) that stubs make. Threads are not traced automatically, because another
-// thread than the keeper is to trace them, but for the servant; processes are siblings of the zygote, that is,
-// children of the keeper.
+// Flags of the kinds of clone(2) that stubs make. CLONE_PTRACE makes the keeper trace the new one from its
+// birth; ordinary threads are left to the thread of the sentry that asked for them. Processes are siblings of
+// the zygote, that is, children of the keeper.
 const (
 	threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD |
-		unix.CLONE_SYSVSEM | unix.CLONE_UNTRACED
-	servantFlags = threadFlags &^ unix.CLONE_UNTRACED
-	spaceFlags   = unix.CLONE_FILES | unix.CLONE_PARENT
+		unix.CLONE_SYSVSEM
+	servantFlags = threadFlags | unix.CLONE_PTRACE
+	spaceFlags   = unix.CLONE_FILES | unix.CLONE_PARENT | unix.CLONE_PTRACE
 
 	mapFlags         = unix.MAP_SHARED | unix.MAP_FIXED
 	mapPopulateFlags = mapFlags | unix.MAP_POPULATE

@@ -153,31 +153,7 @@ func (p *Platform) newSpace(from stub.Tracee) (*addressSpace, error) {
 		return nil, err
 	}
 	var err error
-	p.onKeeper(func() {
-		r := arch.Registers{Rip: p.zygote.Code + entryFork, Rax: unix.SYS_CLONE, Rdi: spaceFlags,
-			R12: uint64(p.cmdFD), R13: uint64(as.slot) * arch.PageSize, R14: p.zygote.Code + arch.PageSize}
-		var child stub.Tracee
-		child, err = from.Run(&r)
-		if e := stub.Errno(r.Rax); err == nil && e != 0 {
-			err = e
-		}
-		if child != 0 {
-			as.leader = child
-			if err == nil {
-				err = finishBirth(child)
-			}
-			if err == nil {
-				as.servant, err = p.newServant(child)
-			}
-			if err != nil {
-				unix.Kill(int(child), unix.SIGKILL)
-				if as.servant != 0 {
-					reapThread(as.servant)
-				}
-				reapThread(child)
-			}
-		}
-	})
+	p.onKeeper(func() { err = p.bear(as, from) })
 	if err != nil {
 		p.unregister(as)
 		return nil, err
@@ -185,37 +161,38 @@ func (p *Platform) newSpace(from stub.Tracee) (*addressSpace, error) {
 	return as, nil
 }
 
-// finishBirth lets a new process run its part of entryFork.
-func finishBirth(child stub.Tracee) error {
-	for {
-		if err := child.Cont(); err != nil {
-			return err
-		}
-		st, err := child.WaitStop()
-		if err != nil {
-			return err
-		}
-		if st.Event() == 0 && st.Signal() == int(unix.SIGTRAP) {
-			var r arch.Registers
-			if err := child.GetRegs(&r); err != nil {
-				return err
-			}
-			if e := stub.Errno(r.Rax); e != 0 {
-				return e
-			}
-			return nil
-		}
+// bear clones the stub of a new address space from another one, and the servant in it. Both children stay on the
+// processor of the keeper: the host's choice, the least busy one, made this three times slower under load.
+func (p *Platform) bear(as *addressSpace, from stub.Tracee) error {
+	bind(int(from), currentCPU())
+	r := arch.Registers{Rip: p.zygote.Code + entryFork, Rax: unix.SYS_CLONE, Rdi: spaceFlags,
+		R12: uint64(p.cmdFD), R13: uint64(as.slot) * arch.PageSize, R14: p.zygote.Code + arch.PageSize, R15: servantFlags}
+	if err := from.Run(&r); err != nil {
+		return err
 	}
-}
-
-// newServant makes the servant of a new process.
-func (p *Platform) newServant(leader stub.Tracee) (stub.Tracee, error) {
-	r := arch.Registers{Rip: p.zygote.Code + entryCall, Rax: unix.SYS_CLONE, Rdi: servantFlags}
-	servant, err := leader.Run(&r)
+	if e := stub.Errno(r.Rax); e != 0 {
+		return e
+	}
+	as.leader = stub.Tracee(r.Rax)
+	var err error
+	if _, err = as.leader.WaitStop(); err == nil {
+		err = as.leader.Finish(&r)
+	}
 	if e := stub.Errno(r.Rax); err == nil && e != 0 {
 		err = e
 	}
-	return servant, err
+	if err == nil {
+		as.servant = stub.Tracee(r.Rax)
+		_, err = as.servant.WaitStop()
+	}
+	if err != nil {
+		unix.Kill(int(as.leader), unix.SIGKILL)
+		if as.servant != 0 {
+			reapThread(as.servant)
+		}
+		reapThread(as.leader)
+	}
+	return err
 }
 
 // reapThread waits until a thread that was killed, or told to exit, is gone.

@@ -46,7 +46,7 @@ type thread struct {
 	as     *addressSpace
 	tracer *tracer
 	owner  *context // whose extended state is loaded, if owner.on agrees; used by the tracer thread only
-	cpu    int32    // processor that the thread is bound to, or -1; atomic
+	ended  bool     // evicted; used by the tracer thread only
 }
 
 // tracer is a thread of the sentry.
@@ -154,12 +154,13 @@ func (as *addressSpace) newThread(tid int) (*thread, error) {
 	}
 	if err == nil {
 		err = id.SetSigMask(0)
+		unbind(int(id)) // as the servant was bound
 	}
 	if err != nil {
 		reapThread(id) // it is dying
 		return nil, err
 	}
-	t := &thread{Tracee: id, as: as, tracer: tr, cpu: -1}
+	t := &thread{Tracee: id, as: as, tracer: tr}
 	as.threadsMu.Lock()
 	as.threads = append(as.threads, t)
 	as.threadsMu.Unlock()
@@ -194,7 +195,8 @@ func (as *addressSpace) serve(r *arch.Registers) error {
 	if as.gone.Load() {
 		return errGone
 	}
-	_, err := as.servant.Run(r)
+	bind(int(as.servant), currentCPU())
+	err := as.servant.Run(r)
 	if err == stub.ErrGone {
 		as.gone.Store(true)
 	}
@@ -231,6 +233,7 @@ func (tr *tracer) evict(keep *addressSpace) bool {
 	if t == nil {
 		return false
 	}
+	t.ended = true
 	if !t.as.enter() {
 		return true // it is being reaped
 	}
@@ -311,7 +314,7 @@ func (as *addressSpace) runBatch(t *thread, n int) error {
 	r := arch.Registers{Rip: as.p.zygote.Code + entryBatch, Rbx: cmd, Rbp: end}
 	var err error
 	if t != nil {
-		_, err = t.Run(&r)
+		err = t.Run(&r)
 	} else {
 		err = as.onServant(&r)
 	}

@@ -13,6 +13,8 @@
 // and PDEATHSIG) when that thread ends. NewZygote has to be called after the process took its final
 // root directory and credentials, because the zygote keeps those that it was born with.
 //
+// All signals are blocked in the zygote and what it clones, until Tracee.SetSigMask unblocks them.
+//
 // The package is used by the platforms that run stubs; it imports nothing of the module but pkg/arch.
 // It takes no locks.
 package stub

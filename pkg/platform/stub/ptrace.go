@@ -84,13 +84,6 @@ func (t Tracee) SetRegs(r *arch.Registers) error {
 	return t.ptrace(unix.PTRACE_SETREGS, 0, uintptr(unsafe.Pointer(r)))
 }
 
-// EventMsg is what PTRACE_GETEVENTMSG gives: the child's ID at a clone event.
-func (t Tracee) EventMsg() (uint64, error) {
-	var v uint64
-	err := t.ptrace(unix.PTRACE_GETEVENTMSG, 0, uintptr(unsafe.Pointer(&v)))
-	return v, err
-}
-
 // SetSigMask replaces the thread's mask of blocked signals.
 func (t Tracee) SetSigMask(mask uint64) error {
 	return t.ptrace(ptraceSetSigMask, 8, uintptr(unsafe.Pointer(&mask)))
@@ -152,42 +145,34 @@ func (t Tracee) WaitStop() (Status, error) {
 }
 
 // Run sets the registers, which point into the code block, and runs the thread until an int3; r then holds the
-// new registers. Signals that others sent meanwhile are dropped, and the child of a clone(2) that the code
-// makes is returned, stopped at its first instruction.
-func (t Tracee) Run(r *arch.Registers) (child Tracee, err error) {
+// new registers. Signals that others sent meanwhile are dropped.
+func (t Tracee) Run(r *arch.Registers) error {
 	r.OrigRax, r.Cs, r.Ss, r.Eflags = ^uint64(0), arch.UserCS, arch.UserSS, 0x202
 	r.FsBase, r.GsBase, r.Ds, r.Es, r.Fs, r.Gs = 0, 0, 0, 0, 0, 0
 	if err := t.SetRegs(r); err != nil {
-		return 0, err
+		return err
 	}
+	return t.Finish(r)
+}
+
+// Finish is Run, with the registers that the thread has already.
+func (t Tracee) Finish(r *arch.Registers) error {
 	for {
 		if err := t.Cont(); err != nil {
-			return child, err
+			return err
 		}
 		st, err := t.WaitStop()
 		if err != nil {
-			return child, err
+			return err
 		}
-		switch ev := st.Event(); ev {
-		case unix.PTRACE_EVENT_CLONE, unix.PTRACE_EVENT_FORK, unix.PTRACE_EVENT_VFORK:
-			msg, err := t.EventMsg()
-			if err != nil {
-				return child, err
-			}
-			child = Tracee(msg)
-			if st, err := child.WaitStop(); err != nil || st.Event() != EventStop {
-				return child, errUnexpected
-			}
-			continue
-		case 0:
-		default:
+		if st.Event() != 0 {
 			continue
 		}
 		switch unix.Signal(st.Signal()) {
 		case unix.SIGTRAP:
-			return child, t.GetRegs(r)
+			return t.GetRegs(r)
 		case unix.SIGSEGV, unix.SIGBUS, unix.SIGILL, unix.SIGFPE, unix.SIGSYS:
-			return child, errUnexpected
+			return errUnexpected
 		}
 	}
 }
@@ -197,7 +182,7 @@ func (t Tracee) Call(at uint64, nr uintptr, args ...uint64) (uint64, error) {
 	var a [6]uint64
 	copy(a[:], args)
 	r := arch.Registers{Rip: at, Rax: uint64(nr), Rdi: a[0], Rsi: a[1], Rdx: a[2], R10: a[3], R8: a[4], R9: a[5]}
-	if _, err := t.Run(&r); err != nil {
+	if err := t.Run(&r); err != nil {
 		return 0, err
 	}
 	if e := Errno(r.Rax); e != 0 {

@@ -155,7 +155,7 @@ func rawClone(flags, entry, ppid uint64) (pid int64)
 func (z *Zygote) setUp(pages int, vvar, ehdr, end uint64) error {
 	var err error
 	for range 1000 { // until it made itself dumpable
-		err = z.Seize(unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK)
+		err = z.Seize(0)
 		if err != unix.EPERM {
 			break
 		}
