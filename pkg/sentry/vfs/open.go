@@ -183,6 +183,9 @@ func (v *VFS) truncateOpen(ctx Context, i *Inode) error {
 
 // openImpl opens the inode by its type.
 func (v *VFS) openImpl(ctx Context, i *Inode, flags uint32) (FileImpl, error) {
+	if o, ok := i.ops.(SelfOpener); ok {
+		return o.OpenSelf(ctx, flags)
+	}
 	switch t := i.Type(); t {
 	case unix.S_IFREG, unix.S_IFDIR:
 		return i.ops.Open(ctx, flags)
