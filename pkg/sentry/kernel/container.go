@@ -22,6 +22,7 @@ type Container struct {
 	net   NetworkNamespace
 	mntNS *vfs.MountNamespace
 
+	resources atomic.Pointer[Resources]
 	init      *ThreadGroup // protected by Kernel.tree
 	pidsLimit atomic.Int64 // most tasks at once; 0 is no limit
 	pids      atomic.Int64 // live tasks
@@ -40,6 +41,8 @@ type ContainerConfig struct {
 	Net       NetworkNamespace
 	MountNS   *vfs.MountNamespace
 	PIDsLimit int64
+	// Resources are shown by the cgroup files.
+	Resources Resources
 }
 
 // NewContainer makes a container without processes. EEXIST if the id is taken.
@@ -50,6 +53,7 @@ func (k *Kernel) NewContainer(c *ContainerConfig) (*Container, error) {
 	}
 	ct := &Container{k: k, id: c.ID, pidns: c.PIDNS, uts: c.UTS, ipc: c.IPC, net: c.Net, mntNS: c.MountNS}
 	ct.pidsLimit.Store(c.PIDsLimit)
+	ct.SetResources(c.Resources)
 	if ct.pidns == nil {
 		ns, err := k.NewPIDNamespace(k.rootPIDNS, user)
 		if err != nil {

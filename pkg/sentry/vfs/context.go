@@ -81,6 +81,25 @@ func refPath(p *atomic.Pointer[Path]) Path {
 	}
 }
 
+// TryRootRef and TryCWDRef are for callers that do not own f: the zero Path where f has been released.
+func (f *FSContext) TryRootRef() Path { return tryRefPath(&f.root) }
+
+// TryCWDRef is the working directory with a reference; the zero Path where f has been released.
+func (f *FSContext) TryCWDRef() Path { return tryRefPath(&f.cwd) }
+
+func tryRefPath(p *atomic.Pointer[Path]) Path {
+	for q := p.Load(); ; {
+		if q.TryIncRef() {
+			return *q
+		}
+		now := p.Load()
+		if now == q {
+			return Path{}
+		}
+		q = now
+	}
+}
+
 // SetRoot changes the root (chroot(2)); it takes a reference of its own.
 func (f *FSContext) SetRoot(p Path) { f.set(&f.root, p) }
 

@@ -38,6 +38,19 @@ func (ns *MountNamespace) ID() uint64 { return ns.id }
 // IncRef takes a reference; the caller already holds one.
 func (ns *MountNamespace) IncRef() { ns.refs.Add(1) }
 
+// TryIncRef takes a reference unless the namespace is gone.
+func (ns *MountNamespace) TryIncRef() bool {
+	for {
+		n := ns.refs.Load()
+		if n <= 0 {
+			return false
+		}
+		if ns.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
 // DecRef drops a reference; with the last one everything is unmounted.
 func (ns *MountNamespace) DecRef() {
 	if ns.refs.Add(-1) != 0 {
