@@ -224,31 +224,6 @@ func (t *thread) load(r *arch.Registers) {
 // userCS32 is the code segment of 32-bit code, to which a 64-bit program may jump.
 const userCS32 = 0x23
 
-// resume lets the thread run.
-func (t *thread) resume() {
-	s := t.slot
-	s.spin = 2000
-	if atomic.SwapUint32(&s.state, stateRun) == stateEventSleep {
-		futexWake(&s.state)
-	}
-}
-
-// wait waits until the thread stops or the process is dead.
-func (t *thread) wait() {
-	s := t.slot
-	for {
-		if spinEvent(&s.state, 1, 1, 2000) {
-			return
-		}
-		if !atomic.CompareAndSwapUint32(&s.state, stateRun, stateRunSleep) && atomic.LoadUint32(&s.state)&1 != 0 {
-			return
-		}
-		if !futexWait(&s.state, stateRunSleep, &unix.Timespec{Sec: 1}) && t.as.isDead() || t.as.dead.Load() {
-			return
-		}
-	}
-}
-
 // kick sends the interrupt signal.
 func (t *thread) kick() {
 	a := t.as

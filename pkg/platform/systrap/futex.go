@@ -21,3 +21,6 @@ func futexWait(addr *uint32, val uint32, d *unix.Timespec) (ok bool) {
 func futexWake(addr *uint32) {
 	unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(addr)), futexWakeOp, 1, 0, 0, 0)
 }
+
+// schedYield lets another thread of this processor run.
+func schedYield() { unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }

@@ -66,13 +66,14 @@ type slot struct {
 	signal uint32 // what stopped it
 	uctx   uint64 // stub address of the signal frame's ucontext
 	info   uint64 // stub address of its siginfo
-	cpu    uint32 // where the thread ran last
-	_      [36]byte
+	tsc    uint64 // time stamp of the stop
+	cpu    uint32 // where the thread stopped
+	_      [28]byte
 	// Written by the sentry, in a cache line of its own; the thread clears setBase.
 	mode    uint32
 	setBase uint32
 	spin    uint32 // how often to look at state before sleeping
-	_       uint32
+	peer    uint32 // where the sentry's thread was; never spin there
 	fsBase  uint64
 	gsBase  uint64
 	_       [32]byte

@@ -17,6 +17,9 @@
 #define SYS_PRCTL 157
 #define PR_SET_PDEATHSIG 1
 #define SIGKILL 9
+#define PROT_READ 1
+#define MAP_SHARED 1
+#define MAP_FIXED 16
 #define SYS_ARCH_PRCTL 158
 #define SYS_FUTEX 202
 #define SYS_EXIT_GROUP 231
@@ -55,10 +58,14 @@ event:
 	// What the handler knows so far is published below; an interrupt signal up to and including the
 	// address of the exchange is ignored, as the event makes the sentry look anyway.
 publish:
-	MOVL $CPUNODE_SELECTOR, AX
-	LSLL AX, AX
-	ANDL $0xfff, AX
-	MOVL AX, slot_cpu(BX)
+	RDTSC
+	SHLQ $32, DX
+	ORQ  DX, AX
+	MOVQ AX, slot_tsc(BX)
+	MOVL $CPUNODE_SELECTOR, R12
+	LSLL R12, R12
+	ANDL $0xfff, R12
+	MOVL R12, slot_cpu(BX)
 	MOVL $const_stateEvent, AX
 	LABEL2
 	XCHGL AX, slot_state(BX)
@@ -70,8 +77,11 @@ publish:
 	MOVL $SYS_FUTEX, AX
 	SYSCALL
 
+	// BX is the slot, R12 the processor that this thread is on.
 wait:
 	MOVL slot_spin(BX), CX
+	CMPL R12, slot_peer(BX)
+	JEQ  sleep
 
 spin:
 	MOVL slot_state(BX), AX
@@ -310,12 +320,28 @@ ismap:
 	ORQ R14, DX
 	JMP call
 
-	// Fork: the parent is done, the child goes on with the batch, unless the sentry died before the child
-	// asked to be killed then.
+	// Fork: the parent is done with its batch. The child maps its own ring before it looks at any ring again, since
+	// the parent's may change: the descriptor is in the third argument of clone, the page of the file in the
+	// sixth. Then it asks to be killed when the sentry dies, and goes on with the batch, unless the
+	// sentry died before.
 fork:
 	SYSCALL
 	TESTQ AX, AX
 	JNE  complete
+	MOVL DX, R8
+	ORQ  R13, R8
+	MOVL R9, R9
+	SHLQ $12, R9
+	MOVQ $const_ringAddr, DI
+	MOVL $const_ringSize, SI
+	MOVL $PROT_READ, DX
+	ORQ  R14, DX
+	MOVL $(MAP_SHARED|MAP_FIXED), R10
+	ORQ  R12, R10
+	MOVL $SYS_MMAP, AX
+	SYSCALL
+	CMPQ AX, DI
+	JNE  die
 	MOVL $PR_SET_PDEATHSIG, DI
 	MOVL $SIGKILL, SI
 	MOVQ R12, R10
@@ -326,9 +352,13 @@ fork:
 	MOVL $SYS_GETPPID, AX
 	SYSCALL
 	MOVQ $const_tableAddr, CX
-	MOVQ table_sentryPid(CX), SI
-	CMPQ AX, SI
+	CMPQ AX, table_sentryPid(CX)
 	JEQ  next
+
+die:
+	MOVQ R12, R10
+	MOVQ R13, R8
+	MOVQ R14, R9
 	MOVL $SYS_EXIT_GROUP, AX
 	SYSCALL
 	INT $3
@@ -352,7 +382,7 @@ newthread:
 	XORL R9, R9
 	XORL R10, R10
 	XORL R11, R11
-	XORL R12, R12
+	MOVL $-1, R12
 	XORL R13, R13
 	XORL R14, R14
 	XORL R15, R15
@@ -441,6 +471,14 @@ hit:
 
 miss:
 	MOVB $0, ret+24(FP)
+	RET
+
+// func rdtsc() uint64
+TEXT ·rdtsc(SB), NOSPLIT, $0-8
+	RDTSC
+	SHLQ $32, DX
+	ORQ  DX, AX
+	MOVQ AX, ret+0(FP)
 	RET
 
 // func cpuNumber() uint32

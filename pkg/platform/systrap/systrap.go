@@ -25,6 +25,7 @@ type systrap struct {
 	xstate xstate
 	vdso   vdso
 	reaper reaper
+	pace   pace
 
 	mu       sync.Mutex
 	spaces   map[*addressSpace]struct{} // all that live, but the zygote; mu
@@ -58,6 +59,7 @@ func New() (platform.Platform, error) {
 	}
 	copy(p.mem.bytes(offText, textSize), p.text.code)
 	*(*table)(p.mem.at(offTable)) = p.text.table(unix.Getpid())
+	p.pace.calibrate()
 	p.reaper.start()
 	if err := p.startZygote(); err != nil {
 		p.Release()

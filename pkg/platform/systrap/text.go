@@ -12,6 +12,7 @@ func stubTextAddr() uintptr
 //go:noescape
 func spinEvent(state *uint32, mask, want, n uint32) bool
 func cpuNumber() uint32
+func rdtsc() uint64
 func cpuid(leaf, sub uint32) (a, b, c, d uint32)
 func xgetbv() (lo, hi uint32)
 
