@@ -55,6 +55,7 @@ func (t *Task) doExit() {
 	for _, f := range t.k.exitHooks {
 		f(t)
 	}
+	tg.runAtExit()
 	t.releaseFiles()
 	t.acct.beginBlock()
 	if tg.isInit {

@@ -62,6 +62,7 @@ type ThreadGroup struct {
 	deadAcct   rusage               // of released threads
 	exe        *vfs.FileDescription // the program, with a reference
 	timers     groupTimers
+	atExit     []exitAction
 
 	exited      chan struct{} // closed when the process is gone; host resource
 	childQueue  waiter.Queue  // waiters for state changes of children

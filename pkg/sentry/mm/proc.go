@@ -107,13 +107,13 @@ func (m *MemoryManager) VirtualSize() uint64 {
 	return m.stats.virtual
 }
 
-// FileAt is the file that is mapped at addr (nil for none), without a reference, and where that mapping is; ok is false
-// if nothing is mapped there.
-func (m *MemoryManager) FileAt(addr uint64) (f MappedFile, start, end, off uint64, ok bool) {
+// NextFile is the file (nil for none) of the first mapping that ends behind addr, without a reference, and where that mapping is; ok is
+// false if there is none.
+func (m *MemoryManager) NextFile(addr uint64) (f MappedFile, start, end, off uint64, ok bool) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	p, ok := m.vmas.Find(addr)
-	if !ok {
+	p := m.vmas.Seek(addr)
+	if !m.vmas.Valid(p) {
 		return nil, 0, 0, 0, false
 	}
 	s := m.vmas.At(p)

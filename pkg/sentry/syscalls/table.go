@@ -60,6 +60,8 @@ var families = [...]func() []Entry{
 	pollEntries,
 	eventEntries,
 	socketEntries,
+	sysvEntries,
+	memfdEntries,
 	stubEntries,
 }
 

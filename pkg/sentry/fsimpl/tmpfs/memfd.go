@@ -44,7 +44,7 @@ func (f *regFile) AddSeals(seals uint32) error {
 	r := f.reg
 	r.rw.Lock()
 	defer r.rw.Unlock()
-	mapped := r.mappings.Mapped()
+	mapped := r.mappings.MappedWritable()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if r.seals&unix.F_SEAL_SEAL != 0 {

@@ -1,0 +1,18 @@
+package ipc
+
+import (
+	"husk/pkg/sentry/auth"
+	"husk/pkg/sentry/memfile"
+)
+
+// Namespace is the System V objects of an IPC namespace.
+type Namespace struct {
+	Shm *Shms
+	Sem *Sems
+	Msg *Msgs
+}
+
+// New makes an empty namespace owned by user, whose segments lie in f.
+func New(user *auth.UserNamespace, f *memfile.File) *Namespace {
+	return &Namespace{Shm: newShms(user, f), Sem: newSems(user), Msg: newMsgs(user)}
+}
