@@ -197,7 +197,12 @@ func (k *Kernel) Value(key any) any {
 func (k *Kernel) SetValue(key, v any) { k.extra.Store(key, v) }
 
 // newNSInode numbers a namespace for /proc/PID/ns.
-func (k *Kernel) newNSInode() uint64 { return k.nsInode.Add(1) }
+func (k *Kernel) newNSInode() uint64 {
+	if k.vfs != nil {
+		return k.vfs.NewNamespaceID()
+	}
+	return k.nsInode.Add(1)
+}
 
 // OnTaskExit makes f run in each thread that exits, before it leaves its namespaces (System V semaphore adjustments).
 // It is called before any process exists.

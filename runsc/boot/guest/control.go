@@ -55,15 +55,5 @@ func (g *Guest) Stats(id string) (boot.Stats, error) {
 }
 
 func newStrace(t *syscalls.Table, l *log.Logger) kernel.Tracer {
-	return &strace{t, l}
-}
-
-type strace struct {
-	t *syscalls.Table
-	l *log.Logger
-}
-
-func (s *strace) Enter(t *kernel.Task, nr uint64) {}
-func (s *strace) Exit(t *kernel.Task, nr uint64, ret uintptr, err error) {
-	s.l.Printf(log.Info, "[%d] %s = %#x %v", t.TaskID(), s.t.NameOf(nr), ret, err)
+	return syscalls.NewStrace(t, func(line string) { l.Printf(log.Info, "%s", line) })
 }
