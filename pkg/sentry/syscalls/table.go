@@ -62,6 +62,14 @@ var families = [...]func() []Entry{
 	socketEntries,
 	sysvEntries,
 	memfdEntries,
+	fileOpenEntries,
+	fileIOEntries,
+	fileStatEntries,
+	fileNameEntries,
+	fileAttrEntries,
+	fileXattrEntries,
+	fileMountEntries,
+	fileCtlEntries,
 	stubEntries,
 }
 

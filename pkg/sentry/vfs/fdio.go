@@ -594,8 +594,8 @@ func (d *dirSink) Emit(name string, ino uint64, typ uint8, next int64) bool {
 	return true
 }
 
-// ReadDir emits entries, "." and ".." included, from the offset on and moves it. ENOTDIR; ENOENT for a removed directory; an error
-// after some entries is not reported.
+// ReadDir emits entries, "." and ".." included, from the offset on and moves it. ENOTDIR; ENOENT for a removed directory; EINVAL
+// where not even one entry fits; an error after some entries is not reported.
 func (fd *FileDescription) ReadDir(ctx Context, sink DirSink) error {
 	if fd.IsPathOnly() {
 		return unix.EBADF
@@ -625,6 +625,9 @@ func (fd *FileDescription) ReadDir(ctx Context, sink DirSink) error {
 	if d.n > 0 {
 		fd.accessed()
 		return nil
+	}
+	if d.full {
+		return unix.EINVAL
 	}
 	return err
 }

@@ -567,3 +567,17 @@ func pathFrom(root, p Path) (string, bool) {
 	}
 	return b.String(), reachable
 }
+
+// SyncAll writes all file systems of the namespace back (sync(2)).
+func (ns *MountNamespace) SyncAll(ctx Context) {
+	seen := map[*Superblock]bool{}
+	for _, m := range ns.mounts() {
+		if !seen[m.sb] && m.sb.TryIncRef() {
+			seen[m.sb] = true
+			_ = m.sb.ops.Sync(ctx)
+		}
+	}
+	for sb := range seen {
+		sb.DecRef()
+	}
+}

@@ -39,6 +39,7 @@ type VFS struct {
 	locks   lockTable
 	entries sync.Pool // of *waiter.Entry
 	buffers sync.Pool // of *[copyChunk]byte
+	paths   sync.Pool // of *PathBuffer
 }
 
 // Sysctls are the settings of /proc/sys/fs.
@@ -148,3 +149,19 @@ type FIFOOpener interface {
 
 // SetFIFOOpener is called once at start.
 func (v *VFS) SetFIFOOpener(f FIFOOpener) { v.fifo = f }
+
+// PathBuffer is where a system call copies a path, so that it need not allocate.
+type PathBuffer struct {
+	B []byte
+}
+
+// PathBuffer takes a buffer from a pool; PutPathBuffer gives it back. Nothing in vfs or file systems keeps a path.
+func (v *VFS) PathBuffer() *PathBuffer {
+	if b, ok := v.paths.Get().(*PathBuffer); ok {
+		return b
+	}
+	return &PathBuffer{make([]byte, 0, 256)}
+}
+
+// PutPathBuffer gives b back.
+func (v *VFS) PutPathBuffer(b *PathBuffer) { v.paths.Put(b) }
