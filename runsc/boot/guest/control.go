@@ -3,9 +3,6 @@ package guest
 import (
 	"golang.org/x/sys/unix"
 
-	"husk/pkg/log"
-	"husk/pkg/sentry/kernel"
-	"husk/pkg/sentry/syscalls"
 	"husk/runsc/boot"
 )
 
@@ -52,8 +49,4 @@ func (g *Guest) Stats(id string) (boot.Stats, error) {
 	n, _, _ := c.ct.PIDs()
 	s := boot.Stats{Processes: uint64(n), Memory: g.mf.Allocated()}
 	return s, nil
-}
-
-func newStrace(t *syscalls.Table, l *log.Logger) kernel.Tracer {
-	return syscalls.NewStrace(t, func(line string) { l.Printf(log.Info, "%s", line) })
 }

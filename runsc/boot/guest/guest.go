@@ -13,6 +13,7 @@ import (
 	"husk/pkg/platform/ptrace"
 	"husk/pkg/platform/systrap"
 	"husk/pkg/sentry/auth"
+	"husk/pkg/sentry/fsimpl/hostfile"
 	"husk/pkg/sentry/kernel"
 	"husk/pkg/sentry/memfile"
 	"husk/pkg/sentry/syscalls"
@@ -31,6 +32,8 @@ type Guest struct {
 	mf  *memfile.File
 	// table is the system call table.
 	table *syscalls.Table
+	// host makes files of descriptors that the sandbox was given.
+	host *hostfile.Host
 
 	mu         sync.Mutex
 	containers map[string]*container // protected by mu
@@ -76,9 +79,10 @@ func New(b *boot.Boot, l *log.Logger) (boot.Kernel, error) {
 	if g.k, err = kernel.New(cfg); err != nil {
 		return nil, fmt.Errorf("kernel: %w", err)
 	}
+	g.host = hostfile.NewHost(g.v)
 	g.register()
 	if b.Strace {
-		g.k.SetStrace(newStrace(g.table, l))
+		g.k.SetStrace(syscalls.NewStrace(g.table, func(line string) { l.Print(log.Info, line) }))
 	}
 	return g, nil
 }

@@ -29,7 +29,7 @@ func (g *Guest) newProcess(c *container, spec *boot.Process) (*process, error) {
 		closeFDs(spec)
 		return nil, fmt.Errorf("chdir to cwd (%q) set in config.json failed: %w", spec.Cwd, err)
 	}
-	files, tty, err := g.files(ctx, spec)
+	files, tty, err := g.files(ctx, creds, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,9 @@ func (g *Guest) checkCwd(ctx vfs.Context, dir string) error {
 }
 
 // files makes the descriptor table of a process from host descriptors, and its terminal.
-func (g *Guest) files(ctx vfs.Context, spec *boot.Process) (*vfs.FDTable, terminal, error) {
+func (g *Guest) files(ctx vfs.Context, creds *auth.Credentials, spec *boot.Process) (*vfs.FDTable, terminal, error) {
+	// The process owns its streams, as runc gives them to its user.
+	own := vfs.NewKernelContext(creds, ctx.FS(), ctx.MountNS())
 	table := g.v.NewFDTable()
 	list := append(append([]int{}, spec.Stdio[:]...), spec.Extra...)
 	var tty terminal
@@ -118,10 +120,10 @@ func (g *Guest) files(ctx vfs.Context, spec *boot.Process) (*vfs.FDTable, termin
 			file = ttyFile
 			file.IncRef()
 		case spec.Terminal && i < 3:
-			file, tty, err = g.newTerminal(ctx, fd)
+			file, tty, err = g.newTerminal(own, fd)
 			ttyFile = file
 		default:
-			file, err = g.newHostFile(ctx, fd)
+			file, err = g.newHostFile(own, fd)
 		}
 		if err != nil {
 			for _, rest := range list[i+1:] {

@@ -1,13 +1,20 @@
 package guest
 
 import (
+	"golang.org/x/sys/unix"
+
+	"husk/pkg/sentry/fsimpl/pipefs"
 	"husk/pkg/sentry/fsimpl/tmpfs"
+	"husk/pkg/sentry/socket"
+	unixsocket "husk/pkg/sentry/socket/unix"
 	"husk/pkg/sentry/vfs"
 )
 
 // register tells the kernel of the file systems, devices and sockets that there are.
 func (g *Guest) register() {
 	g.v.RegisterFileSystem(tmpfs.NewType("tmpfs", g.mf, 0))
+	g.v.SetFIFOOpener(pipefs.FIFOs{})
+	socket.RegistryOf(g.k).Register(unix.AF_UNIX, unixsocket.NewFamily())
 }
 
 // overlay puts a layer in the memory file over lower, whose reference passes on.

@@ -1,10 +1,7 @@
 package guest
 
 import (
-	"golang.org/x/sys/unix"
-
 	"husk/pkg/sentry/kernel"
-	"husk/pkg/sentry/mm"
 	"husk/pkg/sentry/vfs"
 )
 
@@ -13,20 +10,9 @@ type terminal interface {
 	jobControl() *kernel.TTY
 }
 
-type hostFile struct{ fd int }
-
-func (h *hostFile) Release() { unix.Close(h.fd) }
-func (h *hostFile) ReadStream(ctx vfs.Context, dst mm.IOSeq) (int64, error) {
-	n, err := dst.CopyOutFrom(func(b []byte) (int, error) { return unix.Read(h.fd, b) })
-	return int64(n), err
-}
-func (h *hostFile) WriteStream(ctx vfs.Context, src mm.IOSeq) (int64, error) {
-	n, err := src.CopyInTo(func(b []byte) (int, error) { return unix.Write(h.fd, b) })
-	return int64(n), err
-}
-
+// newHostFile makes a file of a descriptor of the host, which belongs to it from now on, also on error.
 func (g *Guest) newHostFile(ctx vfs.Context, fd int) (*vfs.FileDescription, error) {
-	return g.v.NewAnonFile("host", &hostFile{fd}, unix.O_RDWR), nil
+	return g.host.New(ctx, fd)
 }
 
 func (g *Guest) newTerminal(ctx vfs.Context, fd int) (*vfs.FileDescription, terminal, error) {
