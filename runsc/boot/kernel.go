@@ -6,7 +6,7 @@ package boot
 type Kernel interface {
 	// Create builds a container up to, but not including, the first instruction of its first
 	// process: mounts are made, the executable is found and loadable, the working directory exists.
-	// The descriptors of c belong to the kernel from now on, also on error.
+	// The descriptors of c but the lifeline belong to the kernel from now on, also on error.
 	Create(c *Container) error
 	// Start lets the first process run.
 	Start(id string) error

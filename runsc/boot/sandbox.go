@@ -141,17 +141,24 @@ func (s *sandbox) watchLauncher() {
 // watchGofer ends the sandbox when the gofer dies: files that the container believes to be written
 // may never be, so going on would only spread the damage.
 func (s *sandbox) watchGofer() {
-	if s.boot.Container.Lifeline < 0 {
-		return
-	}
-	unix.SetNonblock(s.boot.Container.Lifeline, true)
-	f := os.NewFile(uintptr(s.boot.Container.Lifeline), "lifeline")
-	var b [1]byte
-	if _, err := f.Read(b[:]); err == io.EOF {
+	if awaitHangup(s.boot.Container.Lifeline) {
 		s.log.Print(log.Error, "the gofer has died")
 		fmt.Fprintln(os.Stderr, "the gofer has died")
 		os.Exit(128)
 	}
+}
+
+// awaitHangup waits until nobody holds the other end of a pipe any more; it owns fd. It returns
+// false when it cannot tell.
+func awaitHangup(fd int) bool {
+	if fd < 0 || unix.SetNonblock(fd, true) != nil {
+		return false
+	}
+	f := os.NewFile(uintptr(fd), "lifeline")
+	defer f.Close()
+	var b [1]byte
+	_, err := f.Read(b[:])
+	return err == io.EOF
 }
 
 // forwardSignals gives the container's first process the signals that the sandbox process gets:

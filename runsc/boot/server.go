@@ -78,6 +78,7 @@ type peer struct {
 
 	mu       sync.Mutex
 	attached []execID // processes that die with the connection; guarded by mu
+	created  []string // containers that do; guarded by mu
 	gone     bool     // the connection is closed; guarded by mu
 }
 
@@ -119,6 +120,9 @@ func (p *peer) hangup() {
 	p.gone = true
 	for _, x := range p.attached {
 		p.s.kernel.Signal(x.container, x.pid, int32(unix.SIGKILL), false)
+	}
+	for _, id := range p.created {
+		p.s.kernel.Destroy(id)
 	}
 }
 
@@ -162,10 +166,7 @@ func (p *peer) handle(f *Frame) *Reply {
 	var err error
 	switch f.Kind {
 	case KindCreate:
-		c := new(Container)
-		if err = decode(f, c); err == nil {
-			err = p.s.kernel.Create(c)
-		}
+		err = p.create(f)
 	case KindExec:
 		err = p.exec(f, r)
 	default:
@@ -197,6 +198,31 @@ func decode(f *Frame, m Message) error {
 	left, err := Unmarshal(m, f.Data, f.FDs)
 	closeAll(left)
 	return err
+}
+
+// create makes a further container in the sandbox, which goes when the connection closes or its gofer dies.
+func (p *peer) create(f *Frame) error {
+	c := new(Container)
+	if err := decode(f, c); err != nil {
+		return err
+	}
+	if err := p.s.kernel.Create(c); err != nil {
+		closeAll([]int{c.Lifeline})
+		return err
+	}
+	p.mu.Lock()
+	p.created = append(p.created, c.ID)
+	gone := p.gone
+	p.mu.Unlock()
+	if gone {
+		p.s.kernel.Destroy(c.ID)
+	}
+	go func() {
+		if awaitHangup(c.Lifeline) {
+			p.s.kernel.Destroy(c.ID)
+		}
+	}()
+	return nil
 }
 
 func (p *peer) exec(f *Frame, r *Reply) error {

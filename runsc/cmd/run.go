@@ -86,10 +86,10 @@ func runContainer(e *env, o *container.Options, keep bool) (int, error) {
 		tty = attachConsole(n.Terminal)
 	}
 	go forwardSignals(sigs, tty, func(sig int) { n.Signal(sig, 0, false) })
-	ws := n.Sandbox.Wait()
+	ws := n.Wait()
 	e.time.Mark("sandbox ended")
 	tty.finish()
-	if w := n.Sandbox.LastWords(); w != "" {
+	if w := n.LastWords(); w != "" {
 		e.log.Print(log.Error, "sandbox: "+w)
 	}
 	if !keep {

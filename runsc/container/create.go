@@ -37,7 +37,7 @@ type Options struct {
 // Launched is a new container whose sandbox is still held by this process.
 type Launched struct {
 	*Container
-	Sandbox *sandbox.Sandbox
+	holder holder
 	// Terminal is the master of the container's terminal for a container that is not detached, else -1.
 	Terminal int
 
@@ -71,16 +71,35 @@ func Create(o *Options) (_ *Launched, err error) {
 			n.abandon()
 		}
 	}()
+	host, joins, err := findSandbox(o.Conf.Root, o.Spec)
+	if err != nil {
+		return nil, err
+	}
+	bc.Joins = joins
 	l, err := n.prepare(bc, attach)
 	if err != nil {
 		return nil, err
 	}
 	o.Time.Mark("container directory ready")
-	n.Sandbox, err = sandbox.Start(l)
+	if host != nil {
+		l.Boot.Start = false
+		n.holder, err = n.join(host, l)
+	} else {
+		n.holder, err = startSandbox(l)
+	}
 	if err != nil {
 		return nil, processError(err)
 	}
 	return n, n.commit(l.Boot.Start)
+}
+
+// startSandbox keeps a nil sandbox from becoming a holder.
+func startSandbox(l *sandbox.Launch) (holder, error) {
+	s, err := sandbox.Start(l)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // processError marks errors of the sandbox as runc marks those of its init process, whose text engines look at.
@@ -332,7 +351,7 @@ func (n *Launched) commit(started bool) error {
 		n.Status = Running
 	}
 	var ok bool
-	n.PID, n.GoferPID = n.Sandbox.PID(), n.Sandbox.GoferPID()
+	n.PID, n.GoferPID = n.holder.PID(), n.holder.GoferPID()
 	if _, n.StartTime, ok = procStat(n.PID); !ok {
 		return errors.New("the sandbox has vanished")
 	}
@@ -369,8 +388,8 @@ func (n *Launched) closeFiles() {
 
 // abandon removes all traces of a container that could not be created.
 func (n *Launched) abandon() {
-	if n.Sandbox != nil {
-		n.Sandbox.Kill()
+	if n.holder != nil {
+		n.holder.Kill()
 	}
 	if n.Terminal >= 0 {
 		unix.Close(n.Terminal)
@@ -383,7 +402,7 @@ func (n *Launched) abandon() {
 // Release lets the container live on without this process.
 func (n *Launched) Release() error {
 	defer n.Close()
-	return n.Sandbox.Detach()
+	return n.holder.Detach()
 }
 
 // Destroy ends and removes the container.
@@ -400,3 +419,9 @@ func (n *Launched) Reap(l *log.Logger) error {
 	defer n.Close()
 	return n.Delete(true, l)
 }
+
+// Wait waits for the container's end.
+func (n *Launched) Wait() unix.WaitStatus { return n.holder.Wait() }
+
+// LastWords is what the sandbox had to say that this process holds, after its end.
+func (n *Launched) LastWords() string { return n.holder.LastWords() }

@@ -91,44 +91,55 @@ func (c *Container) Exec(o *ExecOptions) (*Process, error) {
 
 // handOver starts the process that stands for p on the host, and gives it the connection that keeps p alive.
 func (p *Process) handOver(pidFile string, tty int) error {
-	control, err := p.c.connect()
+	pid, err := p.c.spawnWaiter(p.client, p.pid, tty)
+	if err == nil && pidFile != "" {
+		if err = writePIDFile(pidFile, pid); err != nil {
+			unix.Kill(pid, unix.SIGKILL)
+			unix.Wait4(pid, nil, 0, nil)
+		}
+	}
+	return err
+}
+
+// spawnWaiter starts a process that stands for one of the container's on the host: it passes
+// signals on, ends with its exit code, and while it lives keeps client's connection open.
+func (c *Container) spawnWaiter(client *sandbox.Client, pid int32, tty int) (int, error) {
+	control, err := c.connect()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer control.Close()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("socketpair: %w", err)
+		return 0, fmt.Errorf("socketpair: %w", err)
 	}
 	conn := boot.NewConn(pair[0])
 	defer conn.Close()
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		unix.Close(pair[1])
-		return err
+		return 0, err
 	}
 	defer unix.Close(null)
 	n := uintptr(null)
-	pid, err := syscall.ForkExec("/proc/self/exe", []string{"runsc", WaiterVerb}, &syscall.ProcAttr{
+	host, err := syscall.ForkExec("/proc/self/exe", []string{"runsc", WaiterVerb}, &syscall.ProcAttr{
 		Dir:   "/",
 		Files: []uintptr{n, n, n, uintptr(pair[1])},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	unix.Close(pair[1])
 	if err != nil {
-		return fmt.Errorf("start the waiting process: %w", err)
+		return 0, fmt.Errorf("start the waiting process: %w", err)
 	}
 	err = conn.SendMessage(boot.KindWaiter, 0, &boot.Waiter{
-		Container: p.c.ID, PID: p.pid, Wait: p.client.FD(), Control: control.FD(), TTY: tty,
+		Container: c.ID, PID: pid, Wait: client.FD(), Control: control.FD(), TTY: tty,
 	})
-	if err == nil && pidFile != "" {
-		err = writePIDFile(pidFile, pid)
-	}
 	if err != nil {
-		unix.Kill(pid, unix.SIGKILL)
-		unix.Wait4(pid, nil, 0, nil)
+		unix.Kill(host, unix.SIGKILL)
+		unix.Wait4(host, nil, 0, nil)
+		return 0, fmt.Errorf("start the waiting process: %w", err)
 	}
-	return err
+	return host, nil
 }
 
 // Wait waits for the process's end and returns its exit code.

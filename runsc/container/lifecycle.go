@@ -19,8 +19,11 @@ import (
 )
 
 // connect opens a control connection to the container's sandbox.
-func (c *Container) connect() (*sandbox.Client, error) {
-	return sandbox.Connect(filepath.Join(filepath.Dir(c.dir), c.Sandbox), c.PID)
+func (c *Container) connect() (*sandbox.Client, error) { return c.connectTo(c.PID) }
+
+// connectTo is connect with the process whose last words explain an early end.
+func (c *Container) connectTo(pid int) (*sandbox.Client, error) {
+	return sandbox.Connect(filepath.Join(filepath.Dir(c.dir), c.Sandbox), pid)
 }
 
 // call makes one request of the sandbox.
@@ -146,9 +149,9 @@ func (c *Container) Signal(sig, pid int, all bool) error {
 	case Creating:
 		return errors.New("container is being created")
 	}
-	if unix.Signal(sig) == unix.SIGKILL && pid == 0 && !all && c.Sandbox == c.ID {
-		// The end of the first process is the end of the sandbox, and this way needs nobody's help. A
-		// container that has yet to start dies the same way.
+	if unix.Signal(sig) == unix.SIGKILL && pid == 0 && !all {
+		// The end of the process that stands for the container is the end of the container, and this
+		// way needs nobody's help. A container that has yet to start dies the same way.
 		if err := c.killSandbox(); err != nil {
 			return err
 		}

@@ -39,36 +39,50 @@ type Sandbox struct {
 func (s *Sandbox) PID() int      { return s.sandbox.pid }
 func (s *Sandbox) GoferPID() int { return s.gofer.pid }
 
+// wires are what connects a gofer with a sandbox.
+type wires struct {
+	files [2]int // the file protocol: the sandbox's end, the gofer's
+	life  [2]int // the pipe that hangs up when the gofer dies: reading end, writing end
+}
+
+func newWires() (w wires, err error) {
+	if w.files, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0); err != nil {
+		return w, fmt.Errorf("socketpair: %w", err)
+	}
+	if err := unix.Pipe2(w.life[:], unix.O_CLOEXEC); err != nil {
+		unix.Close(w.files[0])
+		unix.Close(w.files[1])
+		return w, fmt.Errorf("pipe: %w", err)
+	}
+	return w, nil
+}
+
+func (w *wires) close(end int) {
+	unix.Close(w.files[end])
+	unix.Close(w.life[end])
+}
+
 // Start starts both processes side by side and returns when the container is created. The
 // descriptors in the boot messages stay the caller's.
 func Start(l *Launch) (*Sandbox, error) {
-	files, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	w, err := newWires()
 	if err != nil {
-		return nil, fmt.Errorf("socketpair: %w", err)
+		return nil, err
 	}
-	life := [2]int{-1, -1}
-	if err := unix.Pipe2(life[:], unix.O_CLOEXEC); err != nil {
-		unix.Close(files[0])
-		unix.Close(files[1])
-		return nil, fmt.Errorf("pipe: %w", err)
-	}
-	l.Boot.Container.Gofer, l.Boot.Container.Lifeline = files[0], life[0]
-	l.Gofer.Conn, l.Gofer.Lifeline = files[1], life[1]
-
+	l.Boot.Container.Gofer, l.Boot.Container.Lifeline = w.files[0], w.life[0]
+	l.Gofer.Conn, l.Gofer.Lifeline = w.files[1], w.life[1]
 	s := &Sandbox{}
 	goferDone, sandboxDone := make(chan error, 1), make(chan error, 1)
 	go func() {
 		err := s.startGofer(l)
-		unix.Close(files[1])
-		unix.Close(life[1])
+		w.close(1)
 		if err == nil {
 			err = s.awaitGofer(l)
 		}
 		goferDone <- err
 	}()
 	err = s.startSandbox(l)
-	unix.Close(files[0])
-	unix.Close(life[0])
+	w.close(0)
 	if err != nil {
 		sandboxDone <- err
 	} else {
@@ -76,6 +90,64 @@ func Start(l *Launch) (*Sandbox, error) {
 	}
 	return s.settle(goferDone, sandboxDone)
 }
+
+// Member is a further container of a sandbox, held by its launcher: its gofer, and its connection
+// to the sandbox, with which it goes.
+type Member struct {
+	gofer  child
+	client *Client
+}
+
+// Join starts a gofer and has the sandbox that client is connected to create the container. It takes client over.
+func Join(l *Launch, client *Client) (*Member, error) {
+	w, err := newWires()
+	if err != nil {
+		client.Close()
+		return nil, err
+	}
+	l.Boot.Container.Gofer, l.Boot.Container.Lifeline = w.files[0], w.life[0]
+	l.Gofer.Conn, l.Gofer.Lifeline = w.files[1], w.life[1]
+	s := &Sandbox{}
+	err = s.startGofer(l)
+	w.close(1)
+	if err == nil {
+		err = s.awaitGofer(l)
+	}
+	m := &Member{gofer: s.gofer, client: client}
+	if err == nil {
+		_, err = client.Call(boot.KindCreate, &l.Boot.Container)
+	}
+	w.close(0)
+	if err != nil {
+		m.Kill()
+		return nil, err
+	}
+	return m, nil
+}
+
+// GoferPID is the gofer's process.
+func (m *Member) GoferPID() int { return m.gofer.pid }
+
+// Client is the connection that keeps the container.
+func (m *Member) Client() *Client { return m.client }
+
+// Kill ends the container.
+func (m *Member) Kill() {
+	m.client.Close()
+	m.gofer.kill()
+	if m.gofer.pid > 0 {
+		m.gofer.close()
+	}
+}
+
+// Detach leaves the container to who else holds the connection.
+func (m *Member) Detach() {
+	m.client.Close()
+	m.gofer.close()
+}
+
+// Reap ends the gofer, which has nobody to serve any more and no state.
+func (m *Member) Reap() { m.gofer.kill() }
 
 // settle waits for both processes to be ready, and ends both if one is not.
 func (s *Sandbox) settle(goferDone, sandboxDone chan error) (*Sandbox, error) {
@@ -200,7 +272,7 @@ func (s *Sandbox) Kill() {
 // sandbox had to say if it did not end well.
 func (s *Sandbox) Wait() unix.WaitStatus {
 	ws := s.sandbox.wait()
-	s.gofer.wait() // it follows when its connection closes
+	s.gofer.kill() // it would follow by itself; it has no state
 	return ws
 }
 
