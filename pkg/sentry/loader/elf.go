@@ -200,7 +200,7 @@ func (e *elfFile) mapSegments(m *mm.MemoryManager, base uint64, info *mm.ProcInf
 		if s.filesz == 0 {
 			filePages = start
 		} else if _, err := m.MMap(mm.MMapOpts{Addr: start, Length: filePages - start, Perms: s.perms, Fixed: true, Mappable: mappable, File: file,
-			Offset: arch.PageDown(s.off)}); err != nil {
+			Offset: arch.PageDown(s.off), Prefault: true}); err != nil {
 			return err
 		}
 		if end > filePages {

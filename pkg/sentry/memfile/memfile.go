@@ -23,6 +23,12 @@ const (
 	reclaimDelay = time.Millisecond
 	// reclaimNow is the number of freed bytes that are punched without delay.
 	reclaimNow = 64 << 20
+	// cachedRange is the largest range that is kept with its pages for Overwrite, and cachedBytes what is kept in all: enough for the
+	// copies that some processes make between fork and exec. A page that is there already costs a tenth of a new one.
+	cachedRange = 64 << 10
+	cachedBytes = 4 << 20
+	// cacheIdle is how long the cache lives after the last range was put in.
+	cacheIdle = time.Second
 	// limitStep is the number of bytes that are handed out between two looks at the usage.
 	limitStep = 4 << 20
 )
@@ -30,6 +36,8 @@ const (
 // Range is a range of bytes of the file; both fields are multiples of the page size.
 type Range struct {
 	Off, Len uint64
+	// Dirty is set by Allocate when the bytes are old ones; see AllocOpts.Overwrite.
+	Dirty bool
 }
 
 // End is the offset behind r.
@@ -69,6 +77,12 @@ type File struct {
 	// freed lists the ranges whose count is zero; protected by mu.
 	freed      []Range
 	freedBytes uint64 // protected by mu
+	// cache lists ranges whose count is zero and whose contents are old; protected by mu.
+	cache      []Range
+	cacheBytes uint64 // protected by mu
+	cachePuts  uint64 // ranges that have ever been put in; protected by mu
+	cacheSeen  uint64 // cachePuts when expire last looked; protected by mu
+	expiring   bool   // expire is going to run; protected by mu
 	unchecked  uint64 // bytes handed out since the limit was last checked; protected by mu
 	closed     bool   // protected by mu
 
@@ -82,6 +96,8 @@ type AllocOpts struct {
 	// Align is a power of two, at least the page size (0 is the page size). The range begins at an offset
 	// that is Phase modulo Align, so that pages of the size Align can be used on both sides of a mapping.
 	Align, Phase uint64
+	// Overwrite promises to overwrite every byte at once, if the range comes Dirty.
+	Overwrite bool
 }
 
 // New makes a memory file. Errors are those of memfd_create(2) and mmap(2).
@@ -177,6 +193,11 @@ func (f *File) Allocate(n uint64, o AllocOpts) (Range, error) {
 	phase := o.Phase & (align - 1) &^ pageMask
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if o.Overwrite && len(f.cache) > 0 {
+		if r, ok := f.takeCached(n); ok {
+			return r, nil
+		}
+	}
 	if f.limit != 0 {
 		if f.unchecked += n; f.unchecked >= limitStep || n >= limitStep {
 			if u, err := f.Usage(); err == nil && u >= f.limit {
@@ -206,7 +227,34 @@ func (f *File) Allocate(n uint64, o AllocOpts) (Range, error) {
 	f.used.Insert(off, off+n, 1)
 	f.used.JoinRange(off, off+n)
 	f.allocated.Add(n)
-	return Range{off, n}, nil
+	return Range{Off: off, Len: n}, nil
+}
+
+// takeCached takes n bytes out of the cache; mu is held.
+func (f *File) takeCached(n uint64) (Range, bool) {
+	for i := len(f.cache) - 1; i >= 0; i-- {
+		c := &f.cache[i]
+		if c.Len < n {
+			continue
+		}
+		r := Range{Off: c.Off, Len: n, Dirty: true}
+		if c.Off, c.Len = c.Off+n, c.Len-n; c.Len == 0 {
+			f.cache = append(f.cache[:i], f.cache[i+1:]...)
+		}
+		f.cacheBytes -= n
+		f.allocated.Add(n)
+		f.setRefs(r, 1)
+		return r, true
+	}
+	return Range{}, false
+}
+
+// setRefs changes the count of a range whose count is zero; mu is held.
+func (f *File) setRefs(r Range, n refs) {
+	for p := f.used.Isolate(r.Off, r.End()); f.used.Valid(p) && f.used.At(p).Start < r.End(); p = f.used.Next(p) {
+		f.used.At(p).Val = n
+	}
+	f.used.JoinRange(r.Off, r.End())
 }
 
 // IncRef adds a reference on every page of r, all of which have one.
@@ -242,7 +290,7 @@ func (f *File) DecRef(r Range) {
 		s.Val--
 		at = s.End
 		if s.Val == 0 {
-			f.free(Range{s.Start, s.Len()})
+			f.free(Range{Off: s.Start, Len: s.Len()})
 		}
 	}
 	if at != r.End() {
@@ -259,8 +307,17 @@ func (f *File) DecRef(r Range) {
 
 // free lists r for the reclaimer, joined with the last one where they touch; mu is held.
 func (f *File) free(r Range) {
-	f.freedBytes += r.Len
 	f.allocated.Add(-r.Len)
+	if r.Len <= cachedRange && f.cacheBytes+r.Len <= cachedBytes && !f.closed {
+		f.cache = append(f.cache, r)
+		f.cacheBytes += r.Len
+		if f.cachePuts++; !f.expiring {
+			f.expiring = true
+			time.AfterFunc(cacheIdle, f.expire)
+		}
+		return
+	}
+	f.freedBytes += r.Len
 	if n := len(f.freed); n > 0 {
 		if last := &f.freed[n-1]; last.End() == r.Off {
 			last.Len += r.Len
@@ -333,6 +390,33 @@ func (f *File) ResidentPages(off uint64, vec []byte) bool {
 	return e == 0
 }
 
+// expire empties the cache when nothing has been put in for a while.
+func (f *File) expire() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return
+	}
+	if f.cachePuts != f.cacheSeen {
+		f.cacheSeen = f.cachePuts
+		time.AfterFunc(cacheIdle, f.expire)
+		return
+	}
+	f.expiring = false
+	f.dropCache()
+	select {
+	case f.kick <- struct{}{}:
+	default:
+	}
+}
+
+// dropCache leaves what is cached to the reclaimer; mu is held.
+func (f *File) dropCache() {
+	f.freed = append(f.freed, f.cache...)
+	f.freedBytes += f.cacheBytes
+	f.cache, f.cacheBytes = f.cache[:0], 0
+}
+
 // reclaimer punches freed ranges and then makes them available.
 func (f *File) reclaimer() {
 	defer close(f.done)
@@ -349,7 +433,12 @@ func (f *File) reclaimer() {
 }
 
 // Reclaim punches what has been freed now.
-func (f *File) Reclaim() { f.reclaim(nil) }
+func (f *File) Reclaim() {
+	f.mu.Lock()
+	f.dropCache()
+	f.mu.Unlock()
+	f.reclaim(nil)
+}
 
 // reclaim does the work of Reclaim with list as scratch space.
 func (f *File) reclaim(list []Range) []Range {

@@ -2,6 +2,7 @@ package memfile
 
 import (
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,12 +30,12 @@ func TestFreedRangesReadAsZeros(t *testing.T) {
 			}
 			b[i] = 0xff
 		}
-		f.IncRef(Range{r.Off, 4096})
+		f.IncRef(Range{Off: r.Off, Len: 4096})
 		f.DecRef(r)
 		if b[0] != 0xff {
 			t.Fatal("punched in spite of a reference")
 		}
-		f.DecRef(Range{r.Off, 4096})
+		f.DecRef(Range{Off: r.Off, Len: 4096})
 		f.Reclaim()
 	}
 	if n := f.Allocated(); n != 0 {
@@ -67,7 +68,7 @@ func TestAlignment(t *testing.T) {
 func TestExclusive(t *testing.T) {
 	f := open(t)
 	r, _ := f.Allocate(16<<12, AllocOpts{})
-	f.IncRef(Range{r.Off + 4<<12, 4 << 12})
+	f.IncRef(Range{Off: r.Off + 4<<12, Len: 4 << 12})
 	for _, c := range []struct{ off, n, want uint64 }{{0, 16 << 12, 4 << 12}, {4 << 12, 1 << 12, 0}, {8 << 12, 8 << 12, 8 << 12}, {1 << 12, 2 << 12, 2 << 12}} {
 		if got := f.Exclusive(r.Off+c.off, c.n); got != c.want {
 			t.Errorf("Exclusive(%#x, %#x) = %#x, want %#x", c.off, c.n, got, c.want)
@@ -82,6 +83,28 @@ func TestExecutableMapping(t *testing.T) {
 		t.Fatal(err)
 	}
 	unix.Munmap(b)
+}
+
+func TestOverwrite(t *testing.T) {
+	f := open(t)
+	r, _ := f.Allocate(64<<10, AllocOpts{})
+	f.Slice(r.Off, r.Len)[100] = 1
+	f.DecRef(r)
+	c, err := f.Allocate(8192, AllocOpts{Overwrite: true})
+	if err != nil || !c.Dirty || c.Off != r.Off {
+		t.Fatal(c, err)
+	}
+	if z, _ := f.Allocate(4096, AllocOpts{}); f.Slice(z.Off, z.Len)[100] != 0 || z.Dirty {
+		t.Fatal("old bytes without a promise")
+	}
+	if n := f.Exclusive(c.Off, 64<<10); n != 8192 {
+		t.Fatal(n)
+	}
+	f.DecRef(c)
+	time.Sleep(2*cacheIdle + cacheIdle/2)
+	if u, _ := f.Usage(); u != 4096 { // z's page
+		t.Fatalf("%d bytes used after the cache has expired", u)
+	}
 }
 
 func TestLimit(t *testing.T) {
@@ -106,7 +129,7 @@ func BenchmarkIncDecRef(b *testing.B) {
 	f := open(b)
 	r, _ := f.Allocate(8<<20, AllocOpts{})
 	for range b.N {
-		f.IncRef(Range{r.Off + 1<<20, 4096})
-		f.DecRef(Range{r.Off + 1<<20, 4096})
+		f.IncRef(Range{Off: r.Off + 1<<20, Len: 4096})
+		f.DecRef(Range{Off: r.Off + 1<<20, Len: 4096})
 	}
 }

@@ -163,9 +163,25 @@ func (m *MemoryManager) AddressSpace() (platform.AddressSpace, error) {
 			return nil, err
 		}
 		m.as = as
+		if err := m.mapKnown(); err != nil {
+			return nil, err
+		}
 	}
 	return m.as, nil
 }
+
+// mapKnown has a new address space map the pages that are known, in one batch: faults cost more. pagesMu is held.
+func (m *MemoryManager) mapKnown() error {
+	for p := m.pages.First(); m.pages.Valid(p) && len(m.ops) < maxKnown; p = m.pages.Next(p) {
+		s := m.pages.At(p)
+		s.Val.flags |= pageMapped
+		m.mapRun(s, s.Start, s.End, false)
+	}
+	return m.flush()
+}
+
+// maxKnown bounds the operations of mapKnown.
+const maxKnown = 200
 
 // CheckRange tells whether [addr, addr+n) lies in user space, as access_ok does.
 func (m *MemoryManager) CheckRange(addr, n uint64) bool { return addr <= m.max && n <= m.max-addr }

@@ -27,6 +27,8 @@ type MMapOpts struct {
 	GrowsDown, Stack bool
 	// Populate is MAP_POPULATE, Locked MAP_LOCKED (subject to RLIMIT_MEMLOCK unless LockPrivileged), NoReserve MAP_NORESERVE.
 	Populate, Locked, LockPrivileged, NoReserve bool
+	// Prefault maps what a file has at once, for mappings that are going to be used soon.
+	Prefault bool
 	// Name is what /proc/PID/maps shows if File is nil, such as "[heap]".
 	Name string
 }
@@ -74,8 +76,24 @@ func (m *MemoryManager) MMap(o MMapOpts) (uint64, error) {
 	m.insertVMA(addr, addr+n, v)
 	if o.Populate || v.has(vmaLocked) && m.lockFuture&unix.MCL_ONFAULT == 0 {
 		m.populate(addr, addr+n, v.perms&platform.Write != 0 && v.private())
+	} else if o.Prefault && v.mappable != nil && v.perms != platform.None && n <= fileChunk {
+		m.prefault(addr)
 	}
 	return addr, nil
+}
+
+// prefault makes the pages of the new mapping at addr ready, without errors. Small private mappings that can be written are
+// copied, as they are the data of programs and libraries. mu is held.
+func (m *MemoryManager) prefault(addr uint64) {
+	p, ok := m.vmas.Find(addr)
+	if !ok {
+		return
+	}
+	s := m.vmas.At(p)
+	m.pagesMu.Lock()
+	m.fill(s, addr, s.Val.perms&platform.Write != 0 && s.Val.private() && s.Len() <= cowUnit, false)
+	m.flush()
+	m.pagesMu.Unlock()
 }
 
 // vma is the mapping that o describes.

@@ -286,16 +286,20 @@ func (m *MemoryManager) breakCOW(p ranges.Pos, seg *vmaSeg, addr uint64) error {
 func (m *MemoryManager) makeWritable(start, end uint64) {
 	s := m.pages.At(m.pages.Isolate(start, end))
 	s.Val.avail |= platform.Write
-	if m.as != nil {
-		s.Val.flags |= pageMapped
+	if s.Val.has(pageMapped) { // keeps what is present in the host's page tables
+		m.addOp(platform.MapOp{Op: platform.OpProtect, Perms: s.Val.effective(), Addr: start, Length: end - start})
+	} else {
+		if m.as != nil {
+			s.Val.flags |= pageMapped
+		}
+		m.mapRun(s, start, end, false)
 	}
-	m.mapRun(s, start, end, false)
 	m.pages.JoinRange(start, end)
 }
 
 // copyRun replaces the pages in [start, end), a part of the run at p which contains the page at addr, by copies.
 func (m *MemoryManager) copyRun(p ranges.Pos, start, end, addr uint64) error {
-	r, err := m.file.Allocate(end-start, memfile.AllocOpts{})
+	r, err := m.file.Allocate(end-start, memfile.AllocOpts{Overwrite: true})
 	if err != nil {
 		return ErrBus
 	}
@@ -303,12 +307,20 @@ func (m *MemoryManager) copyRun(p ranges.Pos, start, end, addr uint64) error {
 	from := s.Val.off + start - s.Start
 	if s.Val.fd == MemoryFile {
 		m.copyResident(r, from)
-	} else if n := readHost(int(s.Val.fd), m.file.Slice(r.Off, r.Len), from); start+n <= addr {
-		m.file.DecRef(r)
-		return ErrBus
-	} else if up, _ := arch.PageUp(start + n); up < end { // the rest is behind the end of the file
-		m.file.DecRef(memfile.Range{Off: r.Off + up - start, Len: end - up})
-		end = up
+	} else {
+		b := m.file.Slice(r.Off, r.Len)
+		n := readHost(int(s.Val.fd), b, from)
+		if start+n <= addr {
+			m.file.DecRef(r)
+			return ErrBus
+		}
+		if up, _ := arch.PageUp(start + n); up < end { // the rest is behind the end of the file
+			m.file.DecRef(memfile.Range{Off: r.Off + up - start, Len: end - up})
+			end = up
+		}
+		if r.Dirty {
+			clear(b[n : end-start])
+		}
 	}
 	s = m.pages.At(m.pages.Isolate(start, end))
 	m.dropRef(s)
@@ -331,9 +343,11 @@ func (m *MemoryManager) copyResident(r memfile.Range, from uint64) {
 		return
 	}
 	for i := uint64(0); i < n; i++ {
+		at := i * arch.PageSize
 		if vec[i]&1 != 0 {
-			at := i * arch.PageSize
 			copy(m.file.Slice(r.Off+at, arch.PageSize), m.file.Slice(from+at, arch.PageSize))
+		} else if r.Dirty {
+			clear(m.file.Slice(r.Off+at, arch.PageSize))
 		}
 	}
 }

@@ -175,6 +175,7 @@ func mapFile(t *kernel.Task, o *mm.MMapOpts, fd *vfs.FileDescription, flags uint
 		return err
 	}
 	o.Mappable, o.File = m, fd
+	o.Prefault = true
 	return nil
 }
 
