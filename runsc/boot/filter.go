@@ -29,10 +29,11 @@ func sandboxFilter(network uint8) *seccomp.Filter {
 	for _, cmd := range []uint32{unix.TCGETS, unix.TCSETS, unix.TCSETSW, unix.TCSETSF, unix.TIOCGWINSZ, unix.TIOCSWINSZ, unix.TIOCINQ, unix.TIOCOUTQ} {
 		rules = append(rules, seccomp.Rule{NR: unix.SYS_IOCTL, When: is(1, cmd)})
 	}
+	rules = append(rules, seccomp.Rule{NR: unix.SYS_STATX, When: []seccomp.Cond{seccomp.MaskedEqual(2, unix.AT_EMPTY_PATH, unix.AT_EMPTY_PATH)}})
 	// The platform's stubs: processes of this PID namespace, where there are no others.
 	add(unix.SYS_PTRACE, unix.SYS_WAIT4, unix.SYS_KILL, unix.SYS_TGKILL, unix.SYS_SCHED_SETAFFINITY, unix.SYS_GETCPU, unix.SYS_MEMBARRIER)
-	// Clocks and accounting.
-	add(unix.SYS_CLOCK_NANOSLEEP, unix.SYS_CLOCK_GETRES, unix.SYS_GETRUSAGE)
+	// Clocks, memory and accounting.
+	add(unix.SYS_CLOCK_NANOSLEEP, unix.SYS_CLOCK_GETRES, unix.SYS_GETRUSAGE, unix.SYS_SYSINFO, unix.SYS_MINCORE)
 	switch network {
 	case NetworkHost:
 		for _, family := range []uint32{unix.AF_INET, unix.AF_INET6} {
