@@ -207,7 +207,11 @@ func (t *Task) fault(ev *platform.Event) {
 				return
 			}
 		}
-		err := t.MM().HandleFault(addr, ev.Access)
+		access := ev.Access
+		if access == platform.None && code == linux.SEGV_ACCERR {
+			access = platform.Write // what is mapped at all can be read
+		}
+		err := t.MM().HandleFault(addr, access)
 		if err == nil {
 			t.acct.minflt++
 			return

@@ -101,6 +101,32 @@ func (s *sandbox) put(path string, data []byte) {
 	}
 }
 
+// populate makes the root look like a small system: directories, and busybox for the commands, where the host has it.
+func (s *sandbox) populate() {
+	s.t.Helper()
+	for _, d := range []string{"/bin", "/tmp", "/dev", "/etc", "/proc"} {
+		if err := s.v.Mkdir(s.ctx, vfs.Path{}, d, 0777); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	s.put("/dev/null", nil)
+	fd, err := s.v.Open(s.ctx, vfs.Path{}, "/etc/passwd", &vfs.OpenOptions{Flags: unix.O_CREAT | unix.O_WRONLY, Mode: 0644})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	fd.DecRef()
+	b, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		return
+	}
+	s.put("/bin/busybox", b)
+	for _, n := range []string{"sh", "true", "false", "cat", "echo", "sleep", "ls", "env", "test"} {
+		if err := s.v.Symlink(s.ctx, "busybox", vfs.Path{}, "/bin/"+n); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
 // start runs a program with its output captured.
 func (s *sandbox) start(argv ...string) (*kernel.ThreadGroup, *capture) {
 	s.t.Helper()
