@@ -251,6 +251,8 @@ func (pg *ProcessGroup) Members(k *Kernel, buf []*ThreadGroup) []*ThreadGroup {
 type TTY struct {
 	// Device is the device number (stat field tty_nr); immutable.
 	Device uint64
+	// Driver is what the terminal driver keeps here to find its object again; immutable.
+	Driver any
 
 	mu      sync.Mutex
 	session *Session      // protected by mu: whose controlling terminal it is

@@ -174,6 +174,11 @@ func mapFile(t *kernel.Task, o *mm.MMapOpts, fd *vfs.FileDescription, flags uint
 	if err != nil {
 		return err
 	}
+	if m == nil {
+		// A device whose mappings are anonymous memory (/dev/zero).
+		o.Offset = 0
+		return nil
+	}
 	o.Mappable, o.File = m, fd
 	o.Prefault = true
 	return nil
