@@ -38,7 +38,14 @@ func (g *Guest) Pause(id string) error { return unix.ENOSYS }
 func (g *Guest) Resume(id string) error { return unix.ENOSYS }
 
 // Resize implements boot.Kernel.
-func (g *Guest) Resize(id string, pid int32, rows, cols uint16) error { return nil }
+func (g *Guest) Resize(id string, pid int32, rows, cols uint16) error {
+	_, p, err := g.process(id, pid)
+	if err != nil || p.tty == nil {
+		return err
+	}
+	p.tty.Resize(rows, cols)
+	return nil
+}
 
 // Stats implements boot.Kernel.
 func (g *Guest) Stats(id string) (boot.Stats, error) {

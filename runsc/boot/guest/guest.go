@@ -13,6 +13,7 @@ import (
 	"husk/pkg/platform/ptrace"
 	"husk/pkg/platform/systrap"
 	"husk/pkg/sentry/auth"
+	"husk/pkg/sentry/fsimpl/devpts"
 	"husk/pkg/sentry/fsimpl/hostfile"
 	"husk/pkg/sentry/kernel"
 	"husk/pkg/sentry/memfile"
@@ -56,7 +57,9 @@ type container struct {
 // process is a process that the sandbox was asked to start.
 type process struct {
 	group *kernel.ThreadGroup
-	tty   terminal // nil without a terminal
+	tty   *devpts.Terminal // nil without a terminal
+	// drained is closed when the process has ended and its terminal's output is out; nil without a terminal.
+	drained chan struct{}
 }
 
 // New makes the kernel of a sandbox: the platform first, since its helper processes are copies of this one.
@@ -240,7 +243,11 @@ func (g *Guest) Wait(id string, pid int32) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	return uint32(p.group.WaitExited()), nil
+	status := p.group.WaitExited()
+	if p.drained != nil {
+		<-p.drained
+	}
+	return uint32(status), nil
 }
 
 // Signal implements boot.Kernel.

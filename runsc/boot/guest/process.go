@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"husk/pkg/sentry/auth"
+	"husk/pkg/sentry/fsimpl/devpts"
 	"husk/pkg/sentry/kernel"
 	"husk/pkg/sentry/limits"
 	"husk/pkg/sentry/mm"
@@ -46,13 +47,23 @@ func (g *Guest) newProcess(c *container, spec *boot.Process) (*process, error) {
 		FDs: files, Umask: umask, NoNewPrivs: spec.NoNewPrivs, OOMScoreAdj: spec.OOMScoreAdj, Seccomp: c.seccomp,
 	}
 	if tty != nil {
-		a.TTY = tty.jobControl()
+		a.TTY = tty.JobControl()
+		if spec.Rows != 0 || spec.Cols != 0 {
+			tty.Resize(spec.Rows, spec.Cols)
+		}
 	}
 	tg, err := g.k.CreateProcess(a)
 	if err != nil {
+		if tty != nil {
+			tty.Close()
+		}
 		return nil, execError(name, err)
 	}
-	return &process{group: tg, tty: tty}, nil
+	p := &process{group: tg, tty: tty}
+	if tty != nil {
+		p.attend()
+	}
+	return p, nil
 }
 
 // credentials translates those of config.json. A user other than root has no effective capabilities beyond the ambient ones until it executes a
@@ -101,12 +112,12 @@ func (g *Guest) checkCwd(ctx vfs.Context, dir string) error {
 }
 
 // files makes the descriptor table of a process from host descriptors, and its terminal.
-func (g *Guest) files(ctx vfs.Context, creds *auth.Credentials, spec *boot.Process) (*vfs.FDTable, terminal, error) {
+func (g *Guest) files(ctx vfs.Context, creds *auth.Credentials, spec *boot.Process) (*vfs.FDTable, *devpts.Terminal, error) {
 	// The process owns its streams, as runc gives them to its user.
 	own := vfs.NewKernelContext(creds, ctx.FS(), ctx.MountNS())
 	table := g.v.NewFDTable()
 	list := append(append([]int{}, spec.Stdio[:]...), spec.Extra...)
-	var tty terminal
+	var tty *devpts.Terminal
 	var ttyFile *vfs.FileDescription
 	for i, fd := range list {
 		if fd < 0 {
@@ -134,8 +145,9 @@ func (g *Guest) files(ctx vfs.Context, creds *auth.Credentials, spec *boot.Proce
 			table.DecRef(ctx)
 			return nil, nil, fmt.Errorf("descriptor %d: %w", i, err)
 		}
-		if err := table.InstallAt(ctx, file, int32(i), false); err != nil {
-			file.DecRef()
+		err = table.InstallAt(ctx, file, int32(i), false)
+		file.DecRef()
+		if err != nil {
 			table.DecRef(ctx)
 			return nil, nil, fmt.Errorf("descriptor %d: %w", i, err)
 		}

@@ -3,6 +3,7 @@ package guest
 import (
 	"golang.org/x/sys/unix"
 
+	"husk/pkg/sentry/fsimpl/dev"
 	"husk/pkg/sentry/fsimpl/pipefs"
 	"husk/pkg/sentry/fsimpl/tmpfs"
 	"husk/pkg/sentry/socket"
@@ -13,6 +14,7 @@ import (
 // register tells the kernel of the file systems, devices and sockets that there are.
 func (g *Guest) register() {
 	g.v.RegisterFileSystem(tmpfs.NewType("tmpfs", g.mf, 0))
+	dev.Register(g.k)
 	g.v.SetFIFOOpener(pipefs.FIFOs{})
 	socket.RegistryOf(g.k).Register(unix.AF_UNIX, unixsocket.NewFamily())
 }

@@ -29,6 +29,7 @@ type hostEnd struct {
 	off, n  int         // protected by mu
 	pumping bool        // protected by mu: a goroutine waits for the host to take more
 	failed  bool        // protected by mu: the host's side is gone
+	closed  bool        // protected by mu
 }
 
 // OpenHost makes host descriptor fd, a terminal that nobody else uses, the terminal of a process: a slave in the instance
@@ -231,6 +232,22 @@ func (x *Terminal) Resize(rows, cols uint16) {
 	x.setWinsize(w)
 }
 
+// Finish follows the end of the process that the terminal belongs to: it waits until the host has taken the output, and
+// closes the terminal once no other process has it open.
+func (x *Terminal) Finish() {
+	x.Drain(drainLimit)
+	x.mu.Lock()
+	x.finishing = true
+	unused := x.slaves == 0
+	x.mu.Unlock()
+	if unused {
+		x.Close()
+	}
+}
+
+// drainLimit is how long the end of a process waits for a user who does not read.
+const drainLimit = 2 * time.Second
+
 // Close hangs a host terminal up and gives the host's settings and the descriptor back: when its container is gone.
 func (x *Terminal) Close() {
 	h := x.host
@@ -238,7 +255,14 @@ func (x *Terminal) Close() {
 		return
 	}
 	x.Drain(time.Second)
-	h.fail()
+	h.mu.Lock()
+	closed := h.closed
+	h.closed, h.failed = true, true
+	h.mu.Unlock()
+	if closed {
+		return
+	}
+	x.hangUp()
 	unix.IoctlSetTermios(h.fd, unix.TCSETS, h.saved)
 	h.file.Close()
 	x.unlink()

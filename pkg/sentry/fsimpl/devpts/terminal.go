@@ -32,6 +32,7 @@ type Terminal struct {
 	master    bool // the master is open
 	locked    bool // TIOCSPTLCK
 	exclusive bool // TIOCEXCL
+	finishing bool // host terminal: close it with the last open file
 }
 
 // chunk is how many bytes are moved at once.
@@ -118,7 +119,11 @@ func (s *slave) Release() {
 	if last {
 		x.exclusive = false
 	}
+	finish := last && x.finishing
 	x.mu.Unlock()
+	if finish {
+		go x.Close()
+	}
 	if last {
 		x.line.Master.Notify(waiter.AllEvents)
 		x.freeIfUnused()
