@@ -26,10 +26,15 @@ func sandboxFilter(network uint8) *seccomp.Filter {
 	add(unix.SYS_PREAD64, unix.SYS_PWRITE64, unix.SYS_READV, unix.SYS_WRITEV, unix.SYS_PREADV, unix.SYS_PWRITEV,
 		unix.SYS_PREADV2, unix.SYS_PWRITEV2, unix.SYS_LSEEK, unix.SYS_FSTAT, unix.SYS_FSYNC, unix.SYS_FDATASYNC,
 		unix.SYS_SYNC_FILE_RANGE, unix.SYS_FTRUNCATE, unix.SYS_FALLOCATE, unix.SYS_MSYNC, unix.SYS_POLL, unix.SYS_PPOLL)
+	rules = append(rules,
+		// Attributes of an open file, data of a connected socket: no path and no address.
+		seccomp.Rule{NR: unix.SYS_STATX, When: []seccomp.Cond{seccomp.MaskedEqual(2, unix.AT_EMPTY_PATH, unix.AT_EMPTY_PATH)}},
+		seccomp.Rule{NR: unix.SYS_RECVFROM, When: []seccomp.Cond{seccomp.Equal(4, 0)}},
+		seccomp.Rule{NR: unix.SYS_SENDTO, When: []seccomp.Cond{seccomp.Equal(4, 0)}},
+	)
 	for _, cmd := range []uint32{unix.TCGETS, unix.TCSETS, unix.TCSETSW, unix.TCSETSF, unix.TIOCGWINSZ, unix.TIOCSWINSZ, unix.TIOCINQ, unix.TIOCOUTQ} {
 		rules = append(rules, seccomp.Rule{NR: unix.SYS_IOCTL, When: is(1, cmd)})
 	}
-	rules = append(rules, seccomp.Rule{NR: unix.SYS_STATX, When: []seccomp.Cond{seccomp.MaskedEqual(2, unix.AT_EMPTY_PATH, unix.AT_EMPTY_PATH)}})
 	// The platform's stubs: processes of this PID namespace, where there are no others.
 	add(unix.SYS_PTRACE, unix.SYS_WAIT4, unix.SYS_KILL, unix.SYS_TGKILL, unix.SYS_SCHED_SETAFFINITY, unix.SYS_GETCPU, unix.SYS_MEMBARRIER)
 	// Clocks, memory and accounting.

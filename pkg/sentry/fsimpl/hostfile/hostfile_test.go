@@ -113,3 +113,36 @@ func TestRegular(t *testing.T) {
 		t.Fatalf("%q", b)
 	}
 }
+
+// Two descriptors of one open file of the host, as sh -c 'a; b' >file 2>&1 has them, share its offset.
+func TestSharedOffset(t *testing.T) {
+	h, ctx := setup()
+	of, err := os.CreateTemp(t.TempDir(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer of.Close()
+	var f [2]*vfs.FileDescription
+	for i := range f {
+		fd, _ := unix.Dup(int(of.Fd()))
+		if f[i], err = h.New(ctx, fd); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, s := range []string{"one", "two", "three", "four"} {
+		if n, err := f[i%2].Write(ctx, mm.BytesSeq([]byte(s))); int(n) != len(s) || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	of.WriteString("outside")
+	f[0].Write(ctx, mm.BytesSeq([]byte("!")))
+	if b, _ := os.ReadFile(of.Name()); string(b) != "onetwothreefouroutside!" {
+		t.Fatalf("%q", b)
+	}
+	if pos, err := f[1].Seek(ctx, 3, unix.SEEK_SET); pos != 3 || err != nil {
+		t.Fatal(pos, err)
+	}
+	if s, err := read(f[1], ctx, 3); s != "two" || err != nil {
+		t.Fatal(s, err)
+	}
+}

@@ -50,7 +50,8 @@ func (h *Host) New(ctx vfs.Context, fd int) (*vfs.FileDescription, error) {
 		return nil, err
 	}
 	f := h.v.NewFile(at, impl, uint32(flags)&(unix.O_ACCMODE|unix.O_APPEND|unix.O_NONBLOCK))
-	if n.kind == unix.S_IFREG {
+	if r, ok := impl.(*regular); ok {
+		r.next = 0
 		if off, err := unix.Seek(fd, 0, unix.SEEK_CUR); err == nil {
 			f.Seek(ctx, off, unix.SEEK_SET)
 		}
@@ -82,7 +83,7 @@ func (n *node) OpenSelf(ctx vfs.Context, flags uint32) (vfs.FileImpl, error) {
 		return nil, unix.EACCES
 	}
 	if n.kind == unix.S_IFREG {
-		return &regular{node: n}, nil
+		return &regular{node: n, next: -1}, nil
 	}
 	if n.kind == unix.S_IFDIR {
 		return nil, unix.EACCES
