@@ -62,6 +62,7 @@ func Run(t *testing.T, cfg Config) {
 		{"Fork", testFork},
 		{"Crowd", func(e *env) { testCrowd(e, cfg.Contexts) }},
 		{"Killed", func(e *env) { testKilled(e, cfg.Stub) }},
+		{"KilledAnytime", func(e *env) { testKilledAnytime(e, cfg.Stub) }},
 		{"KilledRunning", func(e *env) { testKilledRunning(e, cfg.Stub) }},
 	} {
 		t.Run(tc.name, func(t *testing.T) { tc.f(newEnv(t, p)) })

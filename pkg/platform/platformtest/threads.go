@@ -213,7 +213,12 @@ func testSpacesInTurn(e *env) {
 }
 
 func testReleaseWhileRunning(e *env) {
-	for i := range 10 {
+	// Many rounds: the race of the release with the start of the threads has several windows.
+	rounds := 100
+	if testing.Short() {
+		rounds = 30
+	}
+	for i := range rounds {
 		as, err := e.p.NewAddressSpace()
 		e.must(err)
 		s := e.fill(as, iSpin)
@@ -221,7 +226,7 @@ func testReleaseWhileRunning(e *env) {
 		for range 3 {
 			chs = append(chs, goSwitch(e.newContext(), s, start()))
 		}
-		time.Sleep(time.Duration(i) * 100 * time.Microsecond)
+		time.Sleep(time.Duration(i%30) * 30 * time.Microsecond)
 		as.Release()
 		for _, ch := range chs {
 			if res := e.await(ch); res.err == nil {
@@ -324,5 +329,47 @@ func testKilledRunning(e *env, stub func(platform.AddressSpace) int) {
 		if res := e.await(ch); res.err == nil {
 			e.Errorf("%+v", res)
 		}
+	}
+}
+
+// testKilledAnytime kills the stub at any moment of starting threads, changing memory and forking, as the host does when
+// memory runs out. Nothing may hang.
+func testKilledAnytime(e *env, stub func(platform.AddressSpace) int) {
+	if stub == nil {
+		e.Skip("no stub to kill")
+	}
+	rounds := 60
+	if testing.Short() {
+		rounds = 20
+	}
+	for i := range rounds {
+		as, err := e.p.NewAddressSpace()
+		e.must(err)
+		s := e.fill(as, iSpin)
+		chs := []<-chan result{goSwitch(e.newContext(), s, start()), goSwitch(e.newContext(), s, start())}
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				op := []platform.MapOp{{Op: platform.OpMap, Perms: platform.Read, FD: e.fd, Addr: noAddr, Length: 4096}}
+				for as.Apply(op) == nil {
+					if f, ok := as.(platform.Forker); ok {
+						if child, err := f.Fork(); err == nil {
+							child.Release()
+						}
+					}
+				}
+			}()
+		}
+		time.Sleep(time.Duration(i) * 50 * time.Microsecond)
+		e.must(unix.Kill(stub(as), unix.SIGKILL))
+		for _, ch := range chs {
+			if res := e.await(ch); res.err == nil {
+				e.Errorf("%+v", res)
+			}
+		}
+		wg.Wait()
+		as.Release()
 	}
 }

@@ -99,7 +99,7 @@ func (c *context) Interrupt() {
 func (c *context) kick() {
 	if t := c.running; t != nil && !c.signalled {
 		c.signalled = true
-		unix.Tgkill(int(t.as.leader), int(t.Tracee), interruptSignal)
+		unix.Tgkill(int(t.as.leader.Tracee), int(t.Tracee), interruptSignal)
 	}
 }
 
@@ -158,6 +158,7 @@ func (c *context) resume(t *thread) (stub.Status, error) {
 	var st stub.Status
 	if err == nil {
 		st, err = t.WaitStop()
+		t.note(err)
 	}
 	c.mu.Lock()
 	c.running = nil

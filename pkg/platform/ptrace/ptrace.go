@@ -23,6 +23,7 @@ var errGone = errors.New("ptrace: the stub process is gone")
 // Platform implements platform.Platform.
 type Platform struct {
 	zygote *stub.Zygote // only the keeper uses its methods
+	origin owned        // the zygote, as what stubs are cloned from; keeper only
 	keeper chan job
 	gate   gate
 
@@ -86,7 +87,9 @@ func New() (*Platform, error) {
 func (p *Platform) keep(ready chan<- error) {
 	runtime.LockOSThread()
 	z, err := stub.NewZygote(stub.Config{Code: stubCode(), Pages: 2, Pause: entryPause, Call: entryCall, Filter: stubFilter()})
-	p.zygote = z
+	if p.zygote = z; err == nil {
+		p.origin.Tracee = z.Tracee
+	}
 	ready <- err
 	if err != nil {
 		return
@@ -143,11 +146,11 @@ func (p *Platform) Release() {
 
 // NewAddressSpace implements platform.Platform. EAGAIN where there are too many.
 func (p *Platform) NewAddressSpace() (platform.AddressSpace, error) {
-	return p.newSpace(p.zygote.Tracee)
+	return p.newSpace(&p.origin)
 }
 
 // newSpace clones a stub process whose first thread the keeper traces.
-func (p *Platform) newSpace(from stub.Tracee) (*addressSpace, error) {
+func (p *Platform) newSpace(from *owned) (*addressSpace, error) {
 	as := &addressSpace{p: p, reaped: make(chan struct{})}
 	if err := p.register(as); err != nil {
 		return nil, err
@@ -163,46 +166,44 @@ func (p *Platform) newSpace(from stub.Tracee) (*addressSpace, error) {
 
 // bear clones the stub of a new address space from another one, and the servant in it. Both children stay on the
 // processor of the keeper: the host's choice, the least busy one, made this three times slower under load.
-func (p *Platform) bear(as *addressSpace, from stub.Tracee) error {
-	bind(int(from), currentCPU())
+func (p *Platform) bear(as *addressSpace, from *owned) error {
+	bind(int(from.Tracee), currentCPU())
 	r := arch.Registers{Rip: p.zygote.Code + entryFork, Rax: unix.SYS_CLONE, Rdi: spaceFlags,
 		R12: uint64(p.cmdFD), R13: uint64(as.slot) * arch.PageSize, R14: p.zygote.Code + arch.PageSize, R15: servantFlags}
-	if err := from.Run(&r); err != nil {
+	if err := from.inject(&r); err != nil {
 		return err
 	}
 	if e := stub.Errno(r.Rax); e != 0 {
 		return e
 	}
-	as.leader = stub.Tracee(r.Rax)
-	var err error
-	if _, err = as.leader.WaitStop(); err == nil {
+	as.leader.Tracee = stub.Tracee(r.Rax)
+	_, err := as.leader.WaitStop()
+	if err == nil {
 		err = as.leader.Finish(&r)
 	}
 	if e := stub.Errno(r.Rax); err == nil && e != 0 {
 		err = e
 	}
-	if err == nil {
-		as.servant = stub.Tracee(r.Rax)
+	if as.leader.note(err) == nil {
+		as.servant.Tracee = stub.Tracee(r.Rax)
 		_, err = as.servant.WaitStop()
+		as.servant.note(err)
 	}
-	if err != nil {
-		unix.Kill(int(as.leader), unix.SIGKILL)
-		if as.servant != 0 {
-			reapThread(as.servant)
+	if err == nil {
+		return nil
+	}
+	if !as.leader.reaped.Load() {
+		unix.Kill(int(as.leader.Tracee), unix.SIGKILL)
+	}
+	// Somebody killed it just now. Where there is a servant that is not known yet nothing can wait for the leader,
+	// so the keeper does not.
+	go func() {
+		if as.servant.Tracee != 0 {
+			as.servant.reap()
 		}
-		reapThread(as.leader)
-	}
+		as.leader.reap()
+	}()
 	return err
-}
-
-// reapThread waits until a thread that was killed, or told to exit, is gone.
-func reapThread(t stub.Tracee) {
-	for {
-		st, err := t.Wait()
-		if err != nil || !st.Stopped() {
-			return
-		}
-	}
 }
 
 // register gives as a command page.

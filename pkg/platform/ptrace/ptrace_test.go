@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 func TestPlatform(t *testing.T) {
 	platformtest.Run(t, platformtest.Config{
 		New:  func() (platform.Platform, error) { return New() },
-		Stub: func(as platform.AddressSpace) int { return int(as.(*addressSpace).leader) },
+		Stub: func(as platform.AddressSpace) int { return int(as.(*addressSpace).leader.Tracee) },
 	})
 }
 
@@ -81,7 +81,7 @@ func victim() {
 	for i := range 4 {
 		as, err := p.NewAddressSpace()
 		check(err)
-		fmt.Println(int(as.(*addressSpace).leader))
+		fmt.Println(int(as.(*addressSpace).leader.Tracee))
 		check(as.Apply([]platform.MapOp{{Op: platform.OpMap, Perms: platform.Read | platform.Exec, FD: fd, Addr: 0x10000, Length: 4096}}))
 		if i%2 == 0 {
 			go p.NewContext().Switch(as, &arch.Registers{Rip: 0x10000})

@@ -19,17 +19,16 @@ const released = 1 << 40
 // addressSpace implements platform.AddressSpace and platform.Forker.
 type addressSpace struct {
 	p      *Platform
-	leader stub.Tracee // first thread, and process ID; never resumed; immutable
-	slot   int32       // of the command page; immutable
+	leader owned // first thread, and process ID; never resumed; immutable
+	slot   int32 // of the command page; immutable
 
 	// servant is the thread that the keeper injects calls into. It is not the leader, whose death no wait
 	// reports while other dead threads are not reaped. Immutable.
-	servant stub.Tracee
+	servant owned
 
 	// users counts the calls that are under way, plus released. The last one of a released space reaps
 	// its threads.
 	users    atomic.Int64
-	gone     atomic.Bool // the servant died and was reaped
 	reapOnce sync.Once
 	reaped   chan struct{} // closed when all threads are
 
@@ -42,7 +41,7 @@ type addressSpace struct {
 // thread is a thread of a stub that one thread of the sentry traces. While that thread of the sentry is not inside
 // Switch or Apply, it is stopped.
 type thread struct {
-	stub.Tracee
+	owned
 	as     *addressSpace
 	tracer *tracer
 	owner  *context // whose extended state is loaded, if owner.on agrees; used by the tracer thread only
@@ -87,7 +86,7 @@ func (as *addressSpace) Release() {
 			break
 		}
 	}
-	unix.Kill(int(as.leader), unix.SIGKILL) // not reaped before reap
+	unix.Kill(int(as.leader.Tracee), unix.SIGKILL) // not reaped before reap
 	as.leave()
 }
 
@@ -98,13 +97,11 @@ func (as *addressSpace) reap() {
 	as.threads = nil
 	as.threadsMu.Unlock()
 	for _, t := range threads {
-		reapThread(t.Tracee)
+		t.reap()
 		t.tracer.forget(t)
 	}
-	if !as.gone.Load() {
-		reapThread(as.servant)
-	}
-	reapThread(as.leader)
+	as.servant.reap()
+	as.leader.reap()
 	as.p.unregister(as)
 	close(as.reaped)
 }
@@ -149,6 +146,8 @@ func (as *addressSpace) newThread(tid int) (*thread, error) {
 	if err := id.Seize(0); err != nil {
 		return nil, err
 	}
+	t := &thread{as: as, tracer: tr}
+	t.Tracee = id
 	if err = id.Interrupt(); err == nil {
 		_, err = id.WaitStop()
 	}
@@ -156,11 +155,10 @@ func (as *addressSpace) newThread(tid int) (*thread, error) {
 		err = id.SetSigMask(0)
 		unbind(int(id)) // as the servant was bound
 	}
-	if err != nil {
-		reapThread(id) // it is dying
+	if t.note(err) != nil {
+		t.reap() // it is dying
 		return nil, err
 	}
-	t := &thread{Tracee: id, as: as, tracer: tr}
 	as.threadsMu.Lock()
 	as.threads = append(as.threads, t)
 	as.threadsMu.Unlock()
@@ -192,15 +190,8 @@ func (as *addressSpace) cloneThread() (id stub.Tracee, err error) {
 
 // serve runs injected code in the servant. Keeper only.
 func (as *addressSpace) serve(r *arch.Registers) error {
-	if as.gone.Load() {
-		return errGone
-	}
-	bind(int(as.servant), currentCPU())
-	err := as.servant.Run(r)
-	if err == stub.ErrGone {
-		as.gone.Store(true)
-	}
-	return err
+	bind(int(as.servant.Tracee), currentCPU())
+	return as.servant.inject(r)
 }
 
 // tracer gives the description of a thread of the sentry.
@@ -247,7 +238,10 @@ func (tr *tracer) evict(keep *addressSpace) bool {
 	}
 	t.as.threadsMu.Unlock()
 	r := arch.Registers{Rip: t.as.p.zygote.Code + entryCall, Rax: unix.SYS_EXIT}
-	t.Run(&r) // ends with ErrGone, the thread being reaped
+	if err := t.inject(&r); err != stub.ErrEnded && err != stub.ErrGone {
+		unix.Kill(int(t.as.leader.Tracee), unix.SIGKILL) // cannot be; do not wait for it for ever
+	}
+	t.reap()
 	return true
 }
 
@@ -314,7 +308,7 @@ func (as *addressSpace) runBatch(t *thread, n int) error {
 	r := arch.Registers{Rip: as.p.zygote.Code + entryBatch, Rbx: cmd, Rbp: end}
 	var err error
 	if t != nil {
-		err = t.Run(&r)
+		err = t.inject(&r)
 	} else {
 		err = as.onServant(&r)
 	}
@@ -346,7 +340,7 @@ func (as *addressSpace) Fork() (platform.AddressSpace, error) {
 	defer as.leave()
 	as.mu.Lock()
 	defer as.mu.Unlock()
-	child, err := as.p.newSpace(as.servant)
+	child, err := as.p.newSpace(&as.servant)
 	if err != nil {
 		return nil, err
 	}

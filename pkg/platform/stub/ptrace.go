@@ -21,8 +21,11 @@ const (
 	EventStop = 128
 )
 
-// ErrGone says that the traced thread or process ended.
+// ErrGone says that the traced thread is dying or dead. Its ID stays its own until a wait reports the end.
 var ErrGone = errors.New("stub: traced thread is gone")
+
+// ErrEnded says that the end of the thread was reported: its ID may belong to another one from now on.
+var ErrEnded = errors.New("stub: traced thread has ended")
 
 // errUnexpected says that injected code did not stop where it ends.
 var errUnexpected = errors.New("stub: injected code failed")
@@ -118,7 +121,7 @@ func (t Tracee) SetXState(buf []byte) error {
 }
 
 // Wait waits until the thread stops or ends. It blocks in a way that the Go scheduler knows of. Where
-// the thread was waited for already the error is ErrGone.
+// the thread was waited for already the error is ErrEnded.
 func (t Tracee) Wait() (Status, error) {
 	var st Status
 	for {
@@ -128,18 +131,18 @@ func (t Tracee) Wait() (Status, error) {
 			return st, nil
 		case unix.EINTR:
 		case unix.ECHILD:
-			return 0, ErrGone
+			return 0, ErrEnded
 		default:
 			return 0, e
 		}
 	}
 }
 
-// WaitStop is Wait, with ErrGone where the thread ended.
+// WaitStop is Wait, with ErrEnded where the thread ended.
 func (t Tracee) WaitStop() (Status, error) {
 	st, err := t.Wait()
 	if err == nil && !st.Stopped() {
-		return st, ErrGone
+		return st, ErrEnded
 	}
 	return st, err
 }

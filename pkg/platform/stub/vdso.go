@@ -72,7 +72,7 @@ func (z *Zygote) moveVDSO(base, end, dest uint64) error {
 			if err == nil {
 				break
 			}
-			if err == unix.EPERM || err == ErrGone {
+			if err == unix.EPERM || err == ErrGone || err == ErrEnded {
 				return err
 			}
 		}
