@@ -165,6 +165,11 @@ func (g *Guest) create(c *container) (err error) {
 	if err != nil {
 		return err
 	}
+	if p.tty != nil {
+		if err := g.mountConsole(c, p.tty); err != nil {
+			return fmt.Errorf("/dev/console: %w", err)
+		}
+	}
 	c.procs[0] = p
 	c.procs[p.group.ID()] = p
 	return nil

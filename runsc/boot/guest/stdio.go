@@ -1,6 +1,10 @@
 package guest
 
 import (
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
 	"husk/pkg/sentry/fsimpl/devpts"
 	"husk/pkg/sentry/vfs"
 )
@@ -23,4 +27,24 @@ func (p *process) attend() {
 		p.tty.Finish()
 		close(p.drained)
 	}()
+}
+
+// mountConsole shows a container's terminal as /dev/console, as runc does.
+func (g *Guest) mountConsole(c *container, tty *devpts.Terminal) error {
+	ctx, done := g.rootContext(c)
+	defer done()
+	slave, err := g.v.Walk(ctx, vfs.Path{}, "/dev/pts/"+strconv.Itoa(int(tty.Index())), 0)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	defer slave.DecRef()
+	if err := g.v.Mknod(ctx, vfs.Path{}, "/dev/console", unix.S_IFREG|0o600, 0); err != nil && err != unix.EEXIST {
+		return err
+	}
+	at, err := g.v.Walk(ctx, vfs.Path{}, "/dev/console", vfs.FollowLast)
+	if err != nil {
+		return err
+	}
+	defer at.DecRef()
+	return g.v.Bind(ctx, slave, at, false)
 }
