@@ -59,6 +59,17 @@ type UserNamespace struct {
 	uidMap      []IDMapEntry // protected by mu; Outside holds root-namespace IDs
 	gidMap      []IDMapEntry // protected by mu
 	denySetgrps bool         // protected by mu: /proc/PID/setgroups is "deny"
+	inode       uint64       // protected by mu: 0 until somebody asks
+}
+
+// Inode identifies the namespace in /proc/PID/ns; next numbers it when it is asked for the first time.
+func (ns *UserNamespace) Inode(next func() uint64) uint64 {
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	if ns.inode == 0 {
+		ns.inode = next()
+	}
+	return ns.inode
 }
 
 // NewRootUserNamespace makes the namespace in which IDs are what they are.

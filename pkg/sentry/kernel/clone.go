@@ -378,6 +378,7 @@ func (t *Task) initGroup(g *ThreadGroup, a *linux.CloneArgs) {
 	g.dumpable.Store(tg.dumpable.Load())
 	g.loginUID.Store(tg.loginUID.Load())
 	g.oomAdj.Store(tg.oomAdj.Load())
+	g.coredumpFilter.Store(tg.coredumpFilter.Load())
 	g.timers.inherit(&tg.timers)
 	parent, by := tg, t
 	g.exitSignal = linux.Signal(a.ExitSignal)

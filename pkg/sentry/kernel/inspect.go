@@ -1,6 +1,6 @@
 package kernel
 
-import "husk/pkg/sentry/vfs"
+import "sort"
 
 // Placement is where a process stands in the tree, in the numbers of one PID namespace (0: not visible).
 type Placement struct {
@@ -85,7 +85,7 @@ func (t *Task) BlockedSyscall() (nr uint64, args [6]uint64, sp, pc uint64, ok bo
 type TimerInfo struct {
 	ID, Signal, Notify, Clock int32
 	Value                     uint64
-	TID                       int32 // thread that is notified, in the root PID namespace; 0: the process
+	Target                    *Task // thread that is notified; nil: the process
 }
 
 // Timers appends the timers of the process. Any goroutine.
@@ -93,12 +93,9 @@ func (tg *ThreadGroup) Timers(buf []TimerInfo) []TimerInfo {
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
 	for _, p := range tg.timers.posix {
-		i := TimerInfo{ID: p.id, Signal: int32(p.sig), Notify: p.notify, Clock: p.clock, Value: p.value}
-		if p.target != nil {
-			i.TID = p.target.tid.Load()
-		}
-		buf = append(buf, i)
+		buf = append(buf, TimerInfo{p.id, int32(p.sig), p.notify, p.clock, p.value, p.target})
 	}
+	sort.Slice(buf, func(i, j int) bool { return buf[i].ID < buf[j].ID })
 	return buf
 }
 
@@ -168,14 +165,35 @@ func (c *Container) CPUTime() (user, system int64) {
 	return user, system
 }
 
-// TotalMemory is the memory that applications see, in bytes.
-func (k *Kernel) TotalMemory() uint64 { return k.cfg.Memory }
-
-// FSOf gives root and working directory of a task with references; a zero Path where the task is gone. Any goroutine.
-func (t *Task) FSOf() (root, cwd vfs.Path) {
-	f := t.FS()
-	if f == nil {
-		return
-	}
-	return f.TryRootRef(), f.TryCWDRef()
+// CoredumpFilter and SetCoredumpFilter are /proc/PID/coredump_filter (core(5)); there are no core dumps to filter.
+func (tg *ThreadGroup) CoredumpFilter() uint32 {
+	return tg.coredumpFilter.Load() ^ defaultCoredumpFilter
 }
+
+// SetCoredumpFilter changes it.
+func (tg *ThreadGroup) SetCoredumpFilter(v uint32) {
+	tg.coredumpFilter.Store(v ^ defaultCoredumpFilter)
+}
+
+const defaultCoredumpFilter = 0x33
+
+// Children appends the processes that the thread is the parent of. Any goroutine.
+func (t *Task) Children(buf []*ThreadGroup) []*ThreadGroup {
+	t.k.tree.Lock()
+	defer t.k.tree.Unlock()
+	for c := t.group.firstChild; c != nil; c = c.nextSib {
+		if c.parentTask == t {
+			buf = append(buf, c)
+		}
+	}
+	return buf
+}
+
+// Contains tells whether ns is other or an ancestor of it.
+func (ns *PIDNamespace) Contains(other *PIDNamespace) bool { return ns.contains(other) }
+
+// What uname(2) and /proc/version show: a release that current C libraries accept.
+const (
+	Release = "6.12.0"
+	Version = "#1 SMP PREEMPT_DYNAMIC husk"
+)

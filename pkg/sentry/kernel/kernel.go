@@ -21,8 +21,6 @@ type Config struct {
 	Table    *SyscallTable
 	// NumCPU is the number of processors that the application sees; 0 means the host's.
 	NumCPU int
-	// Memory is how much memory the application sees, in bytes; 0 means the host's.
-	Memory uint64
 	// RootUserNS is the sandbox's root user namespace; nil makes a new one.
 	RootUserNS *auth.UserNamespace
 	// Limits are those of init; nil for Linux' defaults.
@@ -107,9 +105,6 @@ func New(cfg Config) (*Kernel, error) {
 	k.numCPU = cfg.NumCPU
 	if k.numCPU <= 0 {
 		k.numCPU = hostCPUs()
-	}
-	if k.cfg.Memory == 0 {
-		k.cfg.Memory = hostMemory()
 	}
 	k.nsInode.Store(firstNSInode)
 	k.bootTime, k.startTime = clock.Now(clockBoottime), clock.Realtime()

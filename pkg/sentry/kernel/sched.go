@@ -108,12 +108,3 @@ func hostCPUs() int {
 	}
 	return max(s.Count(), 1)
 }
-
-// hostMemory is the host's memory in bytes.
-func hostMemory() uint64 {
-	var s unix.Sysinfo_t
-	if unix.Sysinfo(&s) != nil {
-		return 1 << 30
-	}
-	return s.Totalram * uint64(s.Unit)
-}

@@ -64,14 +64,16 @@ type ThreadGroup struct {
 	timers     groupTimers
 	atExit     []exitAction
 
-	exited      chan struct{} // closed when the process is gone; host resource
-	childQueue  waiter.Queue  // waiters for state changes of children
-	sigQueue    waiter.Queue  // signalfd
-	dumpable    atomic.Int32
-	oomAdj      atomic.Int32 // oom_score_adj
-	loginUID    atomic.Uint32
-	membarriers atomic.Uint32
-	noTHP       atomic.Bool
+	exited     chan struct{} // closed when the process is gone; host resource
+	childQueue waiter.Queue  // waiters for state changes of children
+	sigQueue   waiter.Queue  // signalfd
+	dumpable   atomic.Int32
+	oomAdj     atomic.Int32 // oom_score_adj
+	loginUID   atomic.Uint32
+	// coredumpFilter differs from its default in these bits.
+	coredumpFilter atomic.Uint32
+	membarriers    atomic.Uint32
+	noTHP          atomic.Bool
 }
 
 // Kernel is the group's kernel.

@@ -14,10 +14,10 @@
 //	locks of inodes that serialise reads, writes and truncation (not mm's; may be held in calls of IOSeq's
 //	methods and of MappingSet.Invalidate)
 //	  MemoryManager.mu (the mappings)
+//	    MappingSet.mu
 //	    MemoryManager.pagesMu (the pages; held while bytes of user memory are copied)
 //	      locks that Mappable.Translate takes; they must not be held in calls of IOSeq's methods
 //	        memfile.File's lock, locks of the platform
-//	      MappingSet.mu
 //
 // Functions given to IOSeq.CopyOutFrom and CopyInTo run with pagesMu held for reading: they must
 // neither touch user memory nor block for long, nor take a lock that is held around calls of this package.

@@ -88,14 +88,14 @@ func (m *MemoryManager) word(addr uint64, access platform.Perms, f func(*uint32)
 	}
 	for {
 		m.pagesMu.RLock()
-		b, host, off, n := m.block(addr, 4, access, false)
+		b, fd, off, n := m.block(addr, 4, access, false)
 		if n == 4 {
 			var v uint32
 			ok := true
-			if host == nil {
+			if fd == MemoryFile {
 				v = f((*uint32)(unsafe.Pointer(&b[0])))
 			} else {
-				v, ok = hostWord(int(host.fd), off, access, f)
+				v, ok = hostWord(fd, off, access, f)
 			}
 			m.pagesMu.RUnlock()
 			if !ok {

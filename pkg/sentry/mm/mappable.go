@@ -2,7 +2,6 @@ package mm
 
 import (
 	"sync"
-	"sync/atomic"
 
 	"husk/pkg/platform"
 )
@@ -63,10 +62,6 @@ type MappingSet struct {
 	users map[*MemoryManager]int // bytes that are mapped, by address space; protected by mu
 	// writable counts bytes that are mapped shared and may become writable; protected by mu.
 	writable int
-	// What follows is for host files: the sentry's view, the reads so far, and whether there can be no view.
-	view   atomic.Pointer[hostView] // changed with mu held
-	reads  atomic.Uint32
-	noView atomic.Bool
 	// onUnused, if not nil, is called when the last mapping goes, with mm's lock held; immutable.
 	onUnused func()
 }
@@ -83,9 +78,6 @@ func (s *MappingSet) add(m *MemoryManager, n int, writable bool) {
 		delete(s.users, m)
 	}
 	unused := len(s.users) == 0
-	if unused {
-		s.dropView()
-	}
 	s.mu.Unlock()
 	if unused && s.onUnused != nil {
 		s.onUnused()

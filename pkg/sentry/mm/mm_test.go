@@ -98,48 +98,6 @@ func TestCopyAcrossMappings(t *testing.T) {
 	checkInvariants(t, m)
 }
 
-// TestView reads a host file's pages often, so that the sentry maps it, while the file changes and shrinks.
-func TestView(t *testing.T) {
-	m := newMM(t, false)
-	f := newHostFile(t, 8<<12)
-	a := mustMap(t, m, MMapOpts{Length: 8 << 12, Perms: platform.Read, Mappable: f, File: f, Prefault: true})
-	var b [100]byte
-	for i := range 20 {
-		b[0] = byte(i)
-		unix.Pwrite(f.fd, b[:1], 5000)
-		if n, err := m.CopyIn(a+5000, b[:]); n != len(b) || err != nil || b[0] != byte(i) {
-			t.Fatal(n, err, b[0])
-		}
-	}
-	if f.set.view.Load() == nil {
-		t.Fatal("no view")
-	}
-	if n := testing.AllocsPerRun(100, func() { m.CopyIn(a+5000, b[:]) }); n != 0 && !raceEnabled {
-		t.Errorf("%v allocations", n)
-	}
-	unix.Ftruncate(f.fd, 4096)
-	if n, err := m.CopyIn(a+5000, b[:]); n != 0 || err != unix.EFAULT {
-		t.Fatal(n, err)
-	}
-	if n, err := m.CopyIn(a+4090, b[:]); n != 6 || err != unix.EFAULT {
-		t.Fatal(n, err)
-	}
-	m.DecUsers()
-	if f.set.view.Load() != nil {
-		t.Fatal("view without mappings")
-	}
-}
-
-func BenchmarkCopyInHost(b *testing.B) {
-	m := newMM(b, false)
-	f := newHostFile(b, 8<<12)
-	a := mustMap(b, m, MMapOpts{Length: 8 << 12, Perms: platform.Read, Mappable: f, File: f, Prefault: true})
-	var buf [64]byte
-	for range b.N {
-		m.CopyIn(a, buf[:])
-	}
-}
-
 func TestFaultCodes(t *testing.T) {
 	m := newMM(t, false)
 	f := newHostFile(t, 4096)

@@ -48,8 +48,7 @@ func (w *world) perms() platform.Perms {
 
 func (w *world) mmap(p *process) {
 	a, n := w.addr(), 1+w.r.Uint64N(24)
-	o := MMapOpts{Addr: a, Length: n << 12, Perms: w.perms(), Fixed: true, Shared: w.r.IntN(3) == 0,
-		Prefault: w.r.IntN(2) == 0, Populate: w.r.IntN(6) == 0}
+	o := MMapOpts{Addr: a, Length: n << 12, Perms: w.perms(), Fixed: true, Shared: w.r.IntN(3) == 0}
 	if w.r.IntN(2) == 0 {
 		n = min(n, uint64(len(w.words)))
 		o.Length = n << 12
@@ -225,12 +224,9 @@ func (w *world) step() {
 	}
 }
 
-// seeds is the number of worlds that TestModel goes through.
-const seeds = 30
-
 // TestModel compares random operations of several processes with a model of words.
 func TestModel(t *testing.T) {
-	for seed := range uint64(seeds) {
+	for seed := range uint64(30) {
 		m := newMM(t, seed%2 == 0)
 		w := &world{t: t, r: rand.New(rand.NewPCG(seed, 7)), file: newHostFile(t, 40<<12)}
 		w.shared = seed%3 == 0

@@ -29,7 +29,6 @@ type page struct {
 	flags pageFlags
 	perms platform.Perms // those of the vma
 	avail platform.Perms // what can be done without another fault
-	set   *MappingSet    // of the file, for pages of host files
 }
 
 type pageFlags uint8
@@ -51,7 +50,7 @@ func (p page) Tail(off uint64) page {
 
 // Joins compares everything.
 func (p page) Joins(n uint64, next page) bool {
-	return p.off+n == next.off && p.fd == next.fd && p.flags == next.flags && p.perms == next.perms && p.avail == next.avail && p.set == next.set
+	return p.off+n == next.off && p.fd == next.fd && p.flags == next.flags && p.perms == next.perms && p.avail == next.avail
 }
 
 func (p *page) has(f pageFlags) bool { return p.flags&f != 0 }
@@ -210,9 +209,6 @@ func (m *MemoryManager) fill(seg *vmaSeg, addr uint64, write, populate bool) err
 	}
 	start, end = seg.Start+t.Start-v.off, seg.Start+t.End-v.off
 	run := page{off: t.Offset, fd: int32(t.HostFD), perms: v.perms, avail: t.Perms}
-	if t.HostFD != MemoryFile {
-		run.set = v.mappable.MappingSet()
-	}
 	if v.private() {
 		run.avail &^= platform.Write
 	}
@@ -328,7 +324,7 @@ func (m *MemoryManager) copyRun(p ranges.Pos, start, end, addr uint64) error {
 	}
 	s = m.pages.At(m.pages.Isolate(start, end))
 	m.dropRef(s)
-	s.Val.off, s.Val.fd, s.Val.set, s.Val.avail = r.Off, MemoryFile, nil, allPerms
+	s.Val.off, s.Val.fd, s.Val.avail = r.Off, MemoryFile, allPerms
 	s.Val.flags = pageOwned
 	if m.as != nil {
 		s.Val.flags |= pageMapped

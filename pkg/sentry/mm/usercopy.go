@@ -25,38 +25,37 @@ func (m *MemoryManager) CopyOut(addr uint64, src []byte) (int, error) {
 func (m *MemoryManager) ZeroOut(addr, n uint64) (uint64, error) { return m.zeroOut(addr, n) }
 
 // block finds the memory behind [addr, addr+n): b is its beginning, not empty, if that is in the memory file. For a host
-// file, host is the run of its pages, and off and length the place and number of bytes. length is 0 if the page at addr is not ready for
-// the access. pagesMu is held.
-func (m *MemoryManager) block(addr, n uint64, access platform.Perms, force bool) (b []byte, host *page, off, length uint64) {
+// file, fd is the file and off and n the place and length. n is 0 if the page at addr is not ready for the access. pagesMu is held.
+func (m *MemoryManager) block(addr, n uint64, access platform.Perms, force bool) (b []byte, fd int, off, length uint64) {
 	p, ok := m.pages.Find(addr)
 	if !ok {
-		return nil, nil, 0, 0
+		return nil, MemoryFile, 0, 0
 	}
 	s := m.pages.At(p)
 	if !s.Val.allows(access, force) {
-		return nil, nil, 0, 0
+		return nil, MemoryFile, 0, 0
 	}
 	n = min(n, s.End-addr)
 	off = s.Val.off + addr - s.Start
 	if s.Val.fd == MemoryFile {
-		return m.file.Slice(off, n), nil, off, n
+		return m.file.Slice(off, n), MemoryFile, off, n
 	}
-	return nil, &s.Val, off, n
+	return nil, int(s.Val.fd), off, n
 }
 
 func (m *MemoryManager) copyIn(addr uint64, dst []byte, force bool) (done int, err error) {
 	for done < len(dst) {
 		m.pagesMu.RLock()
 		for done < len(dst) {
-			b, host, off, n := m.block(addr+uint64(done), uint64(len(dst)-done), platform.Read, force)
+			b, fd, off, n := m.block(addr+uint64(done), uint64(len(dst)-done), platform.Read, force)
 			if n == 0 {
 				break
 			}
-			if host == nil {
+			if fd == MemoryFile {
 				done += copy(dst[done:], b)
 				continue
 			}
-			k := host.readHostPages(dst[done:done+int(n)], off)
+			k := copyHostIn(fd, dst[done:done+int(n)], off)
 			done += k
 			if uint64(k) < n {
 				m.pagesMu.RUnlock()
@@ -75,15 +74,15 @@ func (m *MemoryManager) copyOut(addr uint64, src []byte, force bool) (done int, 
 	for done < len(src) {
 		m.pagesMu.RLock()
 		for done < len(src) {
-			b, host, off, n := m.block(addr+uint64(done), uint64(len(src)-done), platform.Write, force)
+			b, fd, off, n := m.block(addr+uint64(done), uint64(len(src)-done), platform.Write, force)
 			if n == 0 {
 				break
 			}
-			if host == nil {
+			if fd == MemoryFile {
 				done += copy(b, src[done:])
 				continue
 			}
-			k := copyHostOut(int(host.fd), src[done:done+int(n)], off)
+			k := copyHostOut(fd, src[done:done+int(n)], off)
 			done += k
 			if uint64(k) < n {
 				m.pagesMu.RUnlock()
@@ -105,17 +104,17 @@ func (m *MemoryManager) zeroOut(addr, count uint64) (done uint64, err error) {
 	for done < count {
 		m.pagesMu.RLock()
 		for done < count {
-			b, host, off, n := m.block(addr+done, count-done, platform.Write, false)
+			b, fd, off, n := m.block(addr+done, count-done, platform.Write, false)
 			if n == 0 {
 				break
 			}
-			if host == nil {
+			if fd == MemoryFile {
 				clear(b)
 				done += uint64(len(b))
 				continue
 			}
 			n = min(n, uint64(len(zeros)))
-			k := copyHostOut(int(host.fd), zeros[:n], off)
+			k := copyHostOut(fd, zeros[:n], off)
 			done += uint64(k)
 			if uint64(k) < n {
 				m.pagesMu.RUnlock()
@@ -197,7 +196,7 @@ func (m *MemoryManager) withBlock(r AddrRange, write, force bool, f func([]byte)
 	}
 	for {
 		m.pagesMu.RLock()
-		b, host, off, length := m.block(r.Addr, r.Len, access, force)
+		b, fd, off, length := m.block(r.Addr, r.Len, access, force)
 		if length == 0 {
 			m.pagesMu.RUnlock()
 			if m.fault(r.Addr, access, force) != nil {
@@ -205,7 +204,7 @@ func (m *MemoryManager) withBlock(r AddrRange, write, force bool, f func([]byte)
 			}
 			continue
 		}
-		if host == nil {
+		if fd == MemoryFile {
 			n, err = f(b)
 			m.pagesMu.RUnlock()
 			return n, n == len(b), err
@@ -214,10 +213,10 @@ func (m *MemoryManager) withBlock(r AddrRange, write, force bool, f func([]byte)
 		part := buf[:min(length, uint64(len(buf)))]
 		if write {
 			n, err = f(part)
-			if k := copyHostOut(int(host.fd), part[:n], off); k < n {
+			if k := copyHostOut(fd, part[:n], off); k < n {
 				n, err = k, errFault
 			}
-		} else if k := host.readHostPages(part, off); k == 0 {
+		} else if k := copyHostIn(fd, part, off); k == 0 {
 			err = errFault
 		} else {
 			part = part[:k]
@@ -244,7 +243,7 @@ func (m *MemoryManager) AppendString(b []byte, addr uint64, maxlen int) ([]byte,
 		// Read within one page, so that nothing behind the string needs to be there.
 		n := min(int(arch.PageSize-addr&arch.PageMask), maxlen)
 		m.pagesMu.RLock()
-		mem, host, off, length := m.block(addr, uint64(n), platform.Read, false)
+		mem, fd, off, length := m.block(addr, uint64(n), platform.Read, false)
 		if length == 0 {
 			m.pagesMu.RUnlock()
 			if m.fault(addr, platform.Read, false) != nil {
@@ -253,7 +252,7 @@ func (m *MemoryManager) AppendString(b []byte, addr uint64, maxlen int) ([]byte,
 			continue
 		}
 		old := len(b)
-		if host == nil {
+		if fd == MemoryFile {
 			n = len(mem)
 			if end := bytes.IndexByte(mem, 0); end >= 0 {
 				mem = mem[:end]
@@ -265,7 +264,7 @@ func (m *MemoryManager) AppendString(b []byte, addr uint64, maxlen int) ([]byte,
 			for range n {
 				b = append(b, 0)
 			}
-			if host.readHostPages(b[old:], off) < n {
+			if copyHostIn(fd, b[old:], off) < n {
 				m.pagesMu.RUnlock()
 				return b[:old], errFault
 			}

@@ -143,18 +143,19 @@ func (m *MemoryManager) insertVMA(start, end uint64, v vma) {
 // removeVMAs unmaps all of [start, end), with its pages. mu is held.
 func (m *MemoryManager) removeVMAs(start, end uint64) {
 	p := m.vmas.Isolate(start, end)
-	if !m.vmas.Valid(p) || m.vmas.At(p).Start >= end {
-		return
-	}
-	m.pagesMu.Lock() // first, as pages may be used that live only as long as their file is mapped
-	m.dropPages(start, end)
-	m.flush()
-	m.pagesMu.Unlock()
+	any := false
 	for m.vmas.Valid(p) && m.vmas.At(p).Start < end {
 		s := m.vmas.At(p)
 		m.account(&s.Val, -s.Len())
 		m.fileBytes(&s.Val, -s.Len())
 		p = m.vmas.Remove(p)
+		any = true
+	}
+	if any {
+		m.pagesMu.Lock()
+		m.dropPages(start, end)
+		m.flush()
+		m.pagesMu.Unlock()
 	}
 }
 

@@ -26,8 +26,8 @@ func systemEntries() []Entry {
 // What uname(2) shows: a release that current C libraries accept.
 const (
 	utsSysname = "Linux"
-	utsRelease = "6.12.0"
-	utsVersion = "#1 SMP PREEMPT_DYNAMIC husk"
+	utsRelease = kernel.Release
+	utsVersion = kernel.Version
 	utsMachine = "x86_64"
 	utsMax     = 64 // longest name
 )

@@ -145,16 +145,25 @@ func (g *Guest) create(c *container) (err error) {
 	if c.gofer, err = gofer.NewClient(spec.Gofer); err != nil {
 		return fmt.Errorf("gofer: %w", err)
 	}
-	if err := g.mountAll(c); err != nil {
-		return err
-	}
-	cfg := kernel.ContainerConfig{ID: spec.ID, MountNS: c.ns, PIDsLimit: spec.Limits.PIDs}
+	l := &spec.Limits
+	cfg := kernel.ContainerConfig{ID: spec.ID, PIDsLimit: l.PIDs, Resources: kernel.Resources{
+		Memory: l.Memory, CPUQuota: l.CPUQuota, CPUPeriod: l.CPUPeriod, CPUShares: l.CPUShares, CPUs: l.CPUs, Mems: l.Mems,
+	}}
 	user := g.k.RootUserNamespace()
 	cfg.UTS = g.k.NewUTSNamespace(user, spec.Hostname, spec.Domainname)
 	cfg.IPC = g.k.NewIPCNamespace(user)
 	if err := g.join(&cfg, spec.Joins); err != nil {
 		return err
 	}
+	if cfg.PIDNS == nil {
+		if cfg.PIDNS, err = g.k.NewPIDNamespace(g.k.RootPIDNamespace(), user); err != nil {
+			return err
+		}
+	}
+	if err := g.mountAll(c, cfg.PIDNS); err != nil {
+		return err
+	}
+	cfg.MountNS = c.ns
 	if c.ct, err = g.k.NewContainer(&cfg); err != nil {
 		return fmt.Errorf("container %s: %w", spec.ID, err)
 	}

@@ -10,6 +10,8 @@ import (
 
 	"husk/pkg/sentry/auth"
 	gofs "husk/pkg/sentry/fsimpl/gofer"
+	"husk/pkg/sentry/fsimpl/proc"
+	"husk/pkg/sentry/kernel"
 	"husk/pkg/sentry/vfs"
 	"husk/runsc/boot"
 )
@@ -19,7 +21,7 @@ const goferType = "gofer"
 
 // mountAll makes the container's mount namespace: the root, the mounts of its configuration in their
 // order, devices, masked and read-only paths.
-func (g *Guest) mountAll(c *container) error {
+func (g *Guest) mountAll(c *container, pidns *kernel.PIDNamespace) error {
 	spec := c.spec
 	if len(spec.Mounts) == 0 || spec.Mounts[0].Type != goferType {
 		return errors.New("the first mount is not the root")
@@ -33,6 +35,7 @@ func (g *Guest) mountAll(c *container) error {
 	c.ns = g.v.NewMountNamespace(sb, g.k.RootUserNamespace(), mountFlags(root.Flags&^unix.MS_RDONLY))
 	ctx, done := g.rootContext(c)
 	defer done()
+	ctx = proc.WithPIDNS(ctx, pidns)
 	for i := 1; i < len(spec.Mounts); i++ {
 		if err := g.mountOne(ctx, c, &spec.Mounts[i]); err != nil {
 			m := &spec.Mounts[i]

@@ -5,6 +5,7 @@ import (
 
 	"husk/pkg/sentry/fsimpl/dev"
 	"husk/pkg/sentry/fsimpl/pipefs"
+	"husk/pkg/sentry/fsimpl/proc"
 	"husk/pkg/sentry/fsimpl/tmpfs"
 	"husk/pkg/sentry/socket"
 	unixsocket "husk/pkg/sentry/socket/unix"
@@ -15,6 +16,7 @@ import (
 func (g *Guest) register() {
 	g.v.RegisterFileSystem(tmpfs.NewType("tmpfs", g.mf, 0))
 	dev.Register(g.k)
+	proc.Register(g.k, g.v)
 	g.v.SetFIFOOpener(pipefs.FIFOs{})
 	socket.RegistryOf(g.k).Register(unix.AF_UNIX, unixsocket.NewFamily())
 }

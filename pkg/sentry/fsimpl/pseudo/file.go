@@ -122,3 +122,6 @@ func (o *OpenFile) Write(ctx vfs.Context, src mm.IOSeq, off int64) (int64, error
 	}
 	return int64(len(buf)), nil
 }
+
+// InitOpenFile sets up an OpenFile that is embedded in another implementation of an open file.
+func (o *OpenFile) InitOpenFile(gen Generator) { o.gen = gen }
