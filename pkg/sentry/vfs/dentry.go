@@ -468,6 +468,25 @@ func (c *dentryCache) shrink(n int) {
 	}
 }
 
+// pinned tells whether the inode has state that would be lost with it: watches, a bound socket, an open FIFO.
+func (d *Dentry) pinned() bool {
+	return d.inode != nil && d.inode.Flags()&(inodeWatched|inodeSlots) != 0
+}
+
+// ForgetTree drops the cached names below d that nobody uses: the file system was changed behind the cache.
+func (d *Dentry) ForgetTree() {
+	for _, c := range d.children() {
+		if !c.TryIncRef() {
+			continue
+		}
+		c.ForgetTree()
+		if c.refs.Load() == 1 && !c.pinned() && c.flags.Load()&dentryMounted == 0 {
+			c.unhash()
+		}
+		c.DecRef()
+	}
+}
+
 // evict drops d from the cache if it has no references. It dies before it leaves the table, so that nobody can use it and a second
 // dentry of the same directory at once.
 func (d *Dentry) evict() bool {
@@ -476,7 +495,7 @@ func (d *Dentry) evict() bool {
 		return false
 	}
 	p.dir.mu.Lock()
-	if d.loc.Load().parent != p || d.flags.Load()&(dentryUnhashed|dentryMounted) != 0 || !d.refs.CompareAndSwap(0, dentryDead) {
+	if d.loc.Load().parent != p || d.flags.Load()&(dentryUnhashed|dentryMounted) != 0 || d.pinned() || !d.refs.CompareAndSwap(0, dentryDead) {
 		p.dir.mu.Unlock()
 		return false
 	}

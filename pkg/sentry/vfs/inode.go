@@ -84,6 +84,7 @@ const (
 	InodeNoExec
 
 	inodeWatched  // some inotify watch is on the inode
+	inodeSlots    // a slot is in use
 	inodeLinkable // made by O_TMPFILE: link(2) may name it
 	inodeDead     // removed directory: nothing may be created in it
 )

@@ -40,6 +40,11 @@ func (i *Inode) Slot(k SlotKind, f func(old any) any) any {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.slots[k] = f(e.slots[k])
+	if e.slots == [2]any{} {
+		i.ClearFlags(inodeSlots)
+	} else {
+		i.SetFlags(inodeSlots)
+	}
 	return e.slots[k]
 }
 

@@ -238,9 +238,6 @@ func (v *VFS) openCreateOnce(w *walker, path string, o *OpenOptions) (*FileDescr
 		if w.mustDir {
 			return nil, unix.EISDIR
 		}
-		if len(w.last) > nameMax {
-			return nil, unix.ENAMETOOLONG
-		}
 		if err := w.hold(); err != nil {
 			return nil, err
 		}
@@ -256,8 +253,12 @@ func (v *VFS) openCreateOnce(w *walker, path string, o *OpenOptions) (*FileDescr
 		}
 		if child.inode.Type() == unix.S_IFLNK && child.flags.Load()&dentryMounted == 0 {
 			if w.flags&FollowLast == 0 {
+				err := v.mayCreateInSticky(w, dir.Dentry.inode, child.inode)
+				if err == nil {
+					err = unix.ELOOP
+				}
 				child.DecRef()
-				return nil, unix.ELOOP
+				return nil, err
 			}
 			err := w.follow(child)
 			child.DecRef()
@@ -266,7 +267,11 @@ func (v *VFS) openCreateOnce(w *walker, path string, o *OpenOptions) (*FileDescr
 			}
 			continue
 		}
-		if err := v.mayCreateInSticky(w, dir.Dentry.inode, child.inode); err != nil {
+		err = unix.EISDIR
+		if !child.inode.IsDir() {
+			err = v.mayCreateInSticky(w, dir.Dentry.inode, child.inode)
+		}
+		if err != nil {
 			child.DecRef()
 			return nil, err
 		}
@@ -342,7 +347,7 @@ func (v *VFS) mayCreateInSticky(w *walker, dir, i *Inode) error {
 	if dir.Mode()&unix.S_ISVTX == 0 {
 		return nil
 	}
-	var level int32
+	level := int32(1) // other types are protected whatever the settings, as on Linux
 	switch i.Type() {
 	case unix.S_IFREG:
 		level = v.sysctl.ProtectedRegular.Load()

@@ -16,9 +16,6 @@ func (w *walker) parentOf(path string) (Path, error) {
 	if err := w.run(); err != nil {
 		return Path{}, err
 	}
-	if w.lastKind == lastName && len(w.last) > nameMax {
-		return Path{}, unix.ENAMETOOLONG
-	}
 	return w.finish()
 }
 
@@ -517,21 +514,25 @@ func prepareSetStat(ctx Context, i *Inode, s *SetStat) error {
 	return nil
 }
 
-// killPrivs adds to s what a change of the contents takes away: set-user-ID, and set-group-ID of executables.
+// killPrivs adds to s what a change of the contents takes away: set-user-ID, and set-group-ID of executables and of other groups' files.
 func killPrivs(ctx Context, i *Inode, s *SetStat) {
 	m := i.Mode()
-	if !hasPrivs(m) || capableWrtInode(ctx.Credentials(), i, unix.CAP_FSETID) || s.Mask&SetMode != 0 {
+	c := ctx.Credentials()
+	if !hasPrivs(m) || s.Mask&SetMode != 0 || capableWrtInode(c, i, unix.CAP_FSETID) {
 		return
 	}
-	s.Mask |= SetMode
-	s.Mode = m & 07777 &^ unix.S_ISUID
-	if m&unix.S_IXGRP != 0 {
-		s.Mode &^= unix.S_ISGID
+	keep := m &^ unix.S_ISUID
+	if m&unix.S_IXGRP != 0 || !c.InGroup(i.GID()) {
+		keep &^= unix.S_ISGID
+	}
+	if keep != m {
+		s.Mask |= SetMode
+		s.Mode = keep & 07777
 	}
 }
 
 func hasPrivs(m uint32) bool {
-	return m&unix.S_IFMT == unix.S_IFREG && (m&unix.S_ISUID != 0 || m&(unix.S_ISGID|unix.S_IXGRP) == unix.S_ISGID|unix.S_IXGRP)
+	return m&(unix.S_ISUID|unix.S_ISGID) != 0 && m&unix.S_IFMT == unix.S_IFREG
 }
 
 // checkFileSize gives EFBIG, and SIGXFSZ, where size is over RLIMIT_FSIZE.

@@ -493,8 +493,11 @@ func (v *VFS) lookupSlow(ctx Context, dir *Dentry, hash uint64, name, rest strin
 	return v.lookupLocked(ctx, dir, hash, name)
 }
 
-// lookupLocked is lookupSlow for one name; dir.dir.rw is held. name may be kept. ENOENT.
+// lookupLocked is lookupSlow for one name; dir.dir.rw is held. name may be kept. ENOENT, ENAMETOOLONG.
 func (v *VFS) lookupLocked(ctx Context, dir *Dentry, hash uint64, name string) (*Dentry, error) {
+	if len(name) > nameMax {
+		return nil, unix.ENAMETOOLONG
+	}
 	i := dir.inode
 	f := i.Flags()
 	if f&InodeNoCache == 0 {

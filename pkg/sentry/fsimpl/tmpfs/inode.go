@@ -119,7 +119,11 @@ func (i *inode) remove(name string) {
 		d.byName, d.entries, d.holes = nil, nil, 0
 		return
 	}
-	d.entries[d.search(e.cookie)] = nil
+	k := d.search(e.cookie)
+	for d.entries[k] == nil {
+		k++
+	}
+	d.entries[k] = nil
 	if d.holes++; d.holes > 16 && d.holes > len(d.entries)/2 {
 		l := make([]*entry, 0, len(d.byName)+8)
 		for _, x := range d.entries {
@@ -131,7 +135,7 @@ func (i *inode) remove(name string) {
 	}
 }
 
-// search finds the first entry with at least cookie; d.mu is held.
+// search finds the first entry with at least cookie, or holes in front of it; d.mu is held.
 func (d *dirData) search(cookie int64) int {
 	return sort.Search(len(d.entries), func(k int) bool {
 		for ; k < len(d.entries); k++ {

@@ -3,91 +3,53 @@ package tmpfs
 import (
 	"testing"
 
-	"husk/pkg/sentry/auth"
-	"husk/pkg/sentry/memfile"
+	"husk/pkg/sentry/fsimpl/fstest"
 	"husk/pkg/sentry/mm"
 	"husk/pkg/sentry/vfs"
 
 	"golang.org/x/sys/unix"
 )
 
-// world is a namespace with a tmpfs as root.
-type world struct {
-	v   *vfs.VFS
-	ctx vfs.Context
-	ns  *vfs.MountNamespace
-	mf  *memfile.File
+// newWorld is a namespace with a tmpfs as root.
+func newWorld(t testing.TB) *fstest.World {
+	w := fstest.New(t, func(w *fstest.World) (*vfs.Superblock, error) {
+		typ := NewType("tmpfs", w.MF, 1<<30)
+		w.V.RegisterFileSystem(typ)
+		return typ.Mount(w.Ctx, w.V, &vfs.MountOptions{Data: "mode=755"})
+	})
+	w.V.SetFIFOOpener(fstest.FIFOs{})
+	return w
 }
 
-func newWorld(t testing.TB) *world {
-	mf, err := memfile.New(memfile.Options{})
-	if err != nil {
-		t.Fatal(err)
+func TestDiffer(t *testing.T) {
+	for seed := range uint64(40) {
+		newWorld(t).Differ(t, fstest.Options{Steps: 3000, Seed: seed})
+		if t.Failed() {
+			return
+		}
 	}
-	t.Cleanup(mf.Close)
-	v := vfs.New(0)
-	typ := NewType("tmpfs", mf, 1<<30)
-	v.RegisterFileSystem(typ)
-	userns := auth.NewRootUserNamespace()
-	creds := auth.NewRootCredentials(userns)
-	sb, err := typ.Mount(vfs.NewKernelContext(creds, nil, nil), v, &vfs.MountOptions{Data: "mode=755"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ns := v.NewMountNamespace(sb, userns, vfs.MountRelatime)
-	root := ns.Root()
-	fs := vfs.NewFSContext(root, root, 022)
-	root.DecRef()
-	return &world{v, vfs.NewKernelContext(creds, fs, ns), ns, mf}
-}
-
-func (w *world) write(t testing.TB, path, data string) {
-	t.Helper()
-	fd, err := w.v.Open(w.ctx, vfs.Path{}, path, &vfs.OpenOptions{Flags: unix.O_CREAT | unix.O_WRONLY | unix.O_TRUNC, Mode: 0644})
-	if err != nil {
-		t.Fatalf("%s: %v", path, err)
-	}
-	defer fd.DecRef()
-	if n, err := fd.Write(w.ctx, mm.BytesSeq([]byte(data))); err != nil || n != int64(len(data)) {
-		t.Fatalf("%s: write: %d, %v", path, n, err)
-	}
-}
-
-func (w *world) read(t testing.TB, path string) string {
-	t.Helper()
-	fd, err := w.v.Open(w.ctx, vfs.Path{}, path, &vfs.OpenOptions{})
-	if err != nil {
-		t.Fatalf("%s: %v", path, err)
-	}
-	defer fd.DecRef()
-	b := make([]byte, 1<<20)
-	n, err := fd.Read(w.ctx, mm.BytesSeq(b))
-	if err != nil {
-		t.Fatalf("%s: read: %v", path, err)
-	}
-	return string(b[:n])
 }
 
 func TestFiles(t *testing.T) {
 	w := newWorld(t)
-	v, c, at := w.v, w.ctx, vfs.Path{}
+	v, c, at := w.V, w.Ctx, vfs.Path{}
 	if err := v.Mkdir(c, at, "/a/", 0777); err != nil {
 		t.Fatal(err)
 	}
-	w.write(t, "/a/f", "hello")
-	if got := w.read(t, "a/./../a//f"); got != "hello" {
+	w.Write(t, "/a/f", "hello")
+	if got := w.Read(t, "a/./../a//f"); got != "hello" {
 		t.Fatalf("read %q", got)
 	}
 	if err := v.Symlink(c, "a", at, "/l"); err != nil {
 		t.Fatal(err)
 	}
-	if got := w.read(t, "/l/f"); got != "hello" {
+	if got := w.Read(t, "/l/f"); got != "hello" {
 		t.Fatalf("read %q", got)
 	}
 	if err := v.Rename(c, at, "/a", at, "/b", 0); err != nil {
 		t.Fatal(err)
 	}
-	if got := w.read(t, "/b/f"); got != "hello" {
+	if got := w.Read(t, "/b/f"); got != "hello" {
 		t.Fatalf("read %q", got)
 	}
 	if err := v.Rmdir(c, at, "/b"); err != unix.ENOTEMPTY {
@@ -107,7 +69,7 @@ func TestFiles(t *testing.T) {
 
 func TestMounts(t *testing.T) {
 	w := newWorld(t)
-	v, c, at := w.v, w.ctx, vfs.Path{}
+	v, c, at := w.V, w.Ctx, vfs.Path{}
 	for _, d := range []string{"/m", "/n"} {
 		if err := v.Mkdir(c, at, d, 0755); err != nil {
 			t.Fatal(err)
@@ -121,22 +83,22 @@ func TestMounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.DecRef()
-	w.write(t, "/m/x", "y")
+	w.Write(t, "/m/x", "y")
 	q, _ := v.Walk(c, at, "/n", vfs.FollowLast)
 	if err := v.Mount(c, "/m", q, "", unix.MS_BIND, ""); err != nil {
 		t.Fatal(err)
 	}
 	q.DecRef()
-	if got := w.read(t, "/n/x"); got != "y" {
+	if got := w.Read(t, "/n/x"); got != "y" {
 		t.Fatalf("read %q", got)
 	}
-	if got := w.read(t, "/n/../m/x"); got != "y" {
+	if got := w.Read(t, "/n/../m/x"); got != "y" {
 		t.Fatalf("read %q", got)
 	}
 	if err := v.Rmdir(c, at, "/n"); err != unix.EBUSY {
 		t.Fatalf("rmdir: %v", err)
 	}
-	t.Logf("%s", w.ns.MountInfo(c.FS().Root()))
+	t.Logf("%s", w.NS.MountInfo(c.FS().Root()))
 	for _, d := range []string{"/m", "/n"} {
 		p, err := v.Walk(c, at, d, vfs.FollowLast)
 		if err != nil {
@@ -151,27 +113,27 @@ func TestMounts(t *testing.T) {
 	if err := v.Stat(c, at, "/m/x", 0, 0, &st); err != unix.ENOENT {
 		t.Fatalf("stat: %v", err)
 	}
-	w.mf.Reclaim()
-	if n := w.mf.Allocated(); n != 0 {
+	w.MF.Reclaim()
+	if n := w.MF.Allocated(); n != 0 {
 		t.Fatalf("%d bytes still allocated", n)
 	}
 }
 
 func TestStatAllocatesNothing(t *testing.T) {
 	w := newWorld(t)
-	if err := w.v.Mkdir(w.ctx, vfs.Path{}, "/dir", 0755); err != nil {
+	if err := w.V.Mkdir(w.Ctx, vfs.Path{}, "/dir", 0755); err != nil {
 		t.Fatal(err)
 	}
-	w.write(t, "/dir/file", "x")
+	w.Write(t, "/dir/file", "x")
 	var st vfs.Stat
 	if n := testing.AllocsPerRun(100, func() {
-		if err := w.v.Stat(w.ctx, vfs.Path{}, "/dir/file", vfs.FollowLast, 0, &st); err != nil {
+		if err := w.V.Stat(w.Ctx, vfs.Path{}, "/dir/file", vfs.FollowLast, 0, &st); err != nil {
 			t.Fatal(err)
 		}
 	}); n != 0 {
 		t.Errorf("stat allocates %v times", n)
 	}
-	fd, err := w.v.Open(w.ctx, vfs.Path{}, "/dir/file", &vfs.OpenOptions{Flags: unix.O_RDWR})
+	fd, err := w.V.Open(w.Ctx, vfs.Path{}, "/dir/file", &vfs.OpenOptions{Flags: unix.O_RDWR})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,8 +141,8 @@ func TestStatAllocatesNothing(t *testing.T) {
 	b := make([]byte, 4096)
 	s := mm.BytesSeq(b)
 	if n := testing.AllocsPerRun(100, func() {
-		fd.PWrite(w.ctx, s, 0)
-		fd.PRead(w.ctx, s, 0)
+		fd.PWrite(w.Ctx, s, 0)
+		fd.PRead(w.Ctx, s, 0)
 	}); n != 0 {
 		t.Errorf("pread and pwrite allocate %v times", n)
 	}
@@ -188,13 +150,13 @@ func TestStatAllocatesNothing(t *testing.T) {
 
 func BenchmarkStat(b *testing.B) {
 	w := newWorld(b)
-	w.v.Mkdir(w.ctx, vfs.Path{}, "/usr", 0755)
-	w.v.Mkdir(w.ctx, vfs.Path{}, "/usr/lib", 0755)
-	w.write(b, "/usr/lib/file", "x")
+	w.V.Mkdir(w.Ctx, vfs.Path{}, "/usr", 0755)
+	w.V.Mkdir(w.Ctx, vfs.Path{}, "/usr/lib", 0755)
+	w.Write(b, "/usr/lib/file", "x")
 	var st vfs.Stat
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := w.v.Stat(w.ctx, vfs.Path{}, "/usr/lib/file", vfs.FollowLast, 0, &st); err != nil {
+		if err := w.V.Stat(w.Ctx, vfs.Path{}, "/usr/lib/file", vfs.FollowLast, 0, &st); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -202,10 +164,10 @@ func BenchmarkStat(b *testing.B) {
 
 func BenchmarkOpen(b *testing.B) {
 	w := newWorld(b)
-	w.write(b, "/file", "x")
+	w.Write(b, "/file", "x")
 	b.ReportAllocs()
 	for b.Loop() {
-		fd, err := w.v.Open(w.ctx, vfs.Path{}, "/file", &vfs.OpenOptions{})
+		fd, err := w.V.Open(w.Ctx, vfs.Path{}, "/file", &vfs.OpenOptions{})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -215,14 +177,14 @@ func BenchmarkOpen(b *testing.B) {
 
 func BenchmarkPRead4K(b *testing.B) {
 	w := newWorld(b)
-	w.write(b, "/file", string(make([]byte, 8192)))
-	fd, err := w.v.Open(w.ctx, vfs.Path{}, "/file", &vfs.OpenOptions{})
+	w.Write(b, "/file", string(make([]byte, 8192)))
+	fd, err := w.V.Open(w.Ctx, vfs.Path{}, "/file", &vfs.OpenOptions{})
 	if err != nil {
 		b.Fatal(err)
 	}
 	s := mm.BytesSeq(make([]byte, 4096))
 	b.ReportAllocs()
 	for b.Loop() {
-		fd.PRead(w.ctx, s, 0)
+		fd.PRead(w.Ctx, s, 0)
 	}
 }

@@ -1,0 +1,417 @@
+package overlay
+
+import (
+	"sync"
+
+	"husk/pkg/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+)
+
+// inLower tells whether a lower layer has name in the directory, so that its removal needs a whiteout.
+func (i *inode) inLower(ctx vfs.Context, name string) (bool, error) {
+	if i.knownAbsent(name) {
+		return false, nil
+	}
+	l, err := i.lowerSearch(ctx, name, false, nil, 0)
+	for _, p := range l {
+		p.DecRef()
+	}
+	if err == nil && len(l) == 0 {
+		i.noteAbsent(name)
+	}
+	return len(l) > 0, err
+}
+
+// clearName removes a whiteout at name from the upper directory and tells whether there was one. upperMu is held.
+func (i *inode) clearName(ctx vfs.Context, name string) (bool, error) {
+	up := i.upper.Load()
+	w, err := up.Ops().Lookup(ctx, name)
+	if err == unix.ENOENT {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer w.DecRef()
+	if !isWhiteout(ctx, w) {
+		return false, unix.EEXIST
+	}
+	return true, up.Ops().Unlink(ctx, name, w)
+}
+
+// whiteout puts a whiteout at name into the upper directory. upperMu is held.
+func (i *inode) whiteout(ctx vfs.Context, name string) error {
+	w, err := i.upper.Load().Ops().Create(ctx, name, &vfs.CreateArgs{Mode: unix.S_IFCHR})
+	if err == nil {
+		w.DecRef()
+	}
+	return err
+}
+
+// Create implements vfs.InodeOps.
+func (i *inode) Create(ctx vfs.Context, name string, a *vfs.CreateArgs) (*vfs.Inode, error) {
+	if err := i.copyUp(ctx, true); err != nil {
+		return nil, err
+	}
+	i.upperMu.Lock()
+	defer i.upperMu.Unlock()
+	white, err := i.clearName(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	u, err := i.upper.Load().Ops().Create(ctx, name, a)
+	if err == nil && white && u.IsDir() {
+		if err = u.Ops().SetXattr(ctx, xattrOpaque, []byte("y"), 0); err != nil {
+			_ = i.upper.Load().Ops().Rmdir(ctx, name, u)
+			u.DecRef()
+		}
+	}
+	if err != nil {
+		if white {
+			_ = i.whiteout(ctx, name)
+		}
+		return nil, err
+	}
+	return i.child(name, u, nil)
+}
+
+// Tmpfile implements vfs.TmpfileMaker.
+func (i *inode) Tmpfile(ctx vfs.Context, a *vfs.CreateArgs) (*vfs.Inode, error) {
+	if err := i.copyUp(ctx, true); err != nil {
+		return nil, err
+	}
+	t, ok := i.upper.Load().Ops().(vfs.TmpfileMaker)
+	if !ok {
+		return nil, unix.EOPNOTSUPP
+	}
+	u, err := t.Tmpfile(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	return i.child("", u, nil)
+}
+
+// Link implements vfs.InodeOps.
+func (i *inode) Link(ctx vfs.Context, name string, target *vfs.Inode) error {
+	t := target.Ops().(*inode)
+	if err := t.copyUp(ctx, true); err != nil {
+		return err
+	}
+	if err := i.copyUp(ctx, true); err != nil {
+		return err
+	}
+	i.upperMu.Lock()
+	defer i.upperMu.Unlock()
+	white, err := i.clearName(ctx, name)
+	if err != nil {
+		return err
+	}
+	if err = i.upper.Load().Ops().Link(ctx, name, t.upper.Load()); err != nil && white {
+		_ = i.whiteout(ctx, name)
+	}
+	return err
+}
+
+// Unlink implements vfs.InodeOps.
+func (i *inode) Unlink(ctx vfs.Context, name string, victim *vfs.Inode) error {
+	return i.remove(ctx, name, victim.Ops().(*inode), false)
+}
+
+// Rmdir implements vfs.InodeOps.
+func (i *inode) Rmdir(ctx vfs.Context, name string, victim *vfs.Inode) error {
+	v := victim.Ops().(*inode)
+	empty, err := v.emptyDir(ctx)
+	if err != nil {
+		return err
+	}
+	if !empty {
+		return unix.ENOTEMPTY
+	}
+	return i.remove(ctx, name, v, true)
+}
+
+// remove takes name out of the upper directory, and hides it in the lower ones.
+func (i *inode) remove(ctx vfs.Context, name string, v *inode, isDir bool) error {
+	below, err := i.inLower(ctx, name)
+	if err != nil {
+		return err
+	}
+	if err := i.copyUp(ctx, true); err != nil {
+		return err
+	}
+	i.upperMu.Lock()
+	defer i.upperMu.Unlock()
+	if err := i.removeUpper(ctx, name, v, isDir); err != nil {
+		return err
+	}
+	if below {
+		return i.whiteout(ctx, name)
+	}
+	return nil
+}
+
+// removeUpper removes v's upper part, if it has one. upperMu is held.
+func (i *inode) removeUpper(ctx vfs.Context, name string, v *inode, isDir bool) error {
+	u := v.upper.Load()
+	if u == nil {
+		return nil
+	}
+	if !isDir {
+		return i.upper.Load().Ops().Unlink(ctx, name, u)
+	}
+	if err := dropWhiteouts(ctx, u); err != nil {
+		return err
+	}
+	return i.upper.Load().Ops().Rmdir(ctx, name, u)
+}
+
+// dropWhiteouts removes the whiteouts of a directory of the upper layer that is empty but for them.
+func dropWhiteouts(ctx vfs.Context, dir *vfs.Inode) error {
+	l, err := list(ctx, dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range l {
+		c, err := dir.Ops().Lookup(ctx, e.name)
+		if err != nil {
+			return err
+		}
+		if isWhiteout(ctx, c) {
+			err = dir.Ops().Unlink(ctx, e.name, c)
+		}
+		c.DecRef()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Rename implements vfs.InodeOps.
+func (i *inode) Rename(ctx vfs.Context, name string, src *vfs.Inode, newDir *vfs.Inode, newName string, target *vfs.Inode, flags uint32) error {
+	s, to := src.Ops().(*inode), newDir.Ops().(*inode)
+	var t *inode
+	if target != nil {
+		t = target.Ops().(*inode)
+	}
+	exchange := flags&unix.RENAME_EXCHANGE != 0
+	if flags&unix.RENAME_WHITEOUT != 0 {
+		return unix.EINVAL
+	}
+	if s.IsDir() && len(s.lower) > 0 || exchange && t.IsDir() && len(t.lower) > 0 {
+		return unix.EXDEV
+	}
+	if t != nil && t.IsDir() && !exchange {
+		if empty, err := t.emptyDir(ctx); err != nil || !empty {
+			if err == nil {
+				err = unix.ENOTEMPTY
+			}
+			return err
+		}
+	}
+	for _, x := range []*inode{s, i, to} {
+		if err := x.copyUp(ctx, true); err != nil {
+			return err
+		}
+	}
+	if exchange {
+		if err := t.copyUp(ctx, true); err != nil {
+			return err
+		}
+	}
+	oldBelow, err := i.inLower(ctx, name)
+	if err != nil {
+		return err
+	}
+	newBelow, err := to.inLower(ctx, newName)
+	if err != nil {
+		return err
+	}
+	i.lockUppers(to)
+	defer i.unlockUppers(to)
+	su := s.upper.Load()
+	if exchange {
+		return i.exchange(ctx, name, s, to, newName, t, oldBelow, newBelow)
+	}
+	if su.IsDir() && newBelow {
+		if err := su.Ops().SetXattr(ctx, xattrOpaque, []byte("y"), 0); err != nil {
+			return err
+		}
+	}
+	var tu *vfs.Inode
+	if t != nil {
+		if tu = t.upper.Load(); tu != nil && tu.IsDir() {
+			if err := dropWhiteouts(ctx, tu); err != nil {
+				return err
+			}
+		}
+	}
+	white := false
+	if tu == nil {
+		if white, err = to.clearName(ctx, newName); err != nil {
+			return err
+		}
+	}
+	if err := i.upper.Load().Ops().Rename(ctx, name, su, to.upper.Load(), newName, tu, 0); err != nil {
+		if white {
+			_ = to.whiteout(ctx, newName)
+		}
+		return err
+	}
+	if oldBelow {
+		return i.whiteout(ctx, name)
+	}
+	return nil
+}
+
+func (i *inode) exchange(ctx vfs.Context, name string, s, to *inode, newName string, t *inode, oldBelow, newBelow bool) error {
+	su, tu := s.upper.Load(), t.upper.Load()
+	for _, x := range [...]struct {
+		u     *vfs.Inode
+		below bool
+	}{{su, newBelow}, {tu, oldBelow}} {
+		if x.u.IsDir() && x.below {
+			if err := x.u.Ops().SetXattr(ctx, xattrOpaque, []byte("y"), 0); err != nil {
+				return err
+			}
+		}
+	}
+	return i.upper.Load().Ops().Rename(ctx, name, su, to.upper.Load(), newName, tu, unix.RENAME_EXCHANGE)
+}
+
+// lockUppers locks the upper directories of a rename. Renames between directories exclude each other in vfs, and nothing else locks two.
+func (i *inode) lockUppers(to *inode) {
+	i.upperMu.Lock()
+	if to != i {
+		to.upperMu.Lock()
+	}
+}
+
+func (i *inode) unlockUppers(to *inode) {
+	i.upperMu.Unlock()
+	if to != i {
+		to.upperMu.Unlock()
+	}
+}
+
+// listed is an entry of a directory.
+type listed struct {
+	name string
+	ino  uint64
+	typ  uint8
+}
+
+// lister collects entries.
+type lister struct {
+	l    []listed
+	next int64
+}
+
+// Emit implements vfs.DirSink.
+func (s *lister) Emit(name string, ino uint64, typ uint8, next int64) bool {
+	s.l = append(s.l, listed{name, ino, typ})
+	s.next = next
+	return true
+}
+
+// list reads a whole directory of a layer.
+func list(ctx vfs.Context, dir *vfs.Inode) ([]listed, error) {
+	f, err := dir.Ops().Open(ctx, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Release()
+	r, ok := f.(vfs.DirReader)
+	if !ok {
+		return nil, unix.ENOTDIR
+	}
+	s := lister{next: 2}
+	for {
+		n := len(s.l)
+		if err := r.ReadDir(ctx, s.next, &s); err != nil {
+			return nil, err
+		}
+		if len(s.l) == n {
+			return s.l, nil
+		}
+	}
+}
+
+// merged lists the directory. Numbers are the overlay's.
+func (i *inode) merged(ctx vfs.Context) (out []listed, err error) {
+	seen := map[string]bool{}
+	add := func(dir *vfs.Inode, layer int) error {
+		l, err := list(ctx, dir)
+		if err != nil {
+			return err
+		}
+		for _, e := range l {
+			if seen[e.name] {
+				continue
+			}
+			seen[e.name] = true
+			if e.typ == unix.DT_CHR && layer < len(i.fs.layers.Lower)-1 {
+				c, err := dir.Ops().Lookup(ctx, e.name)
+				if err != nil {
+					continue
+				}
+				white := isWhiteout(ctx, c)
+				c.DecRef()
+				if white {
+					continue
+				}
+			}
+			e.ino = i.fs.number(layer, e.ino)
+			out = append(out, e)
+		}
+		return nil
+	}
+	if u := i.upper.Load(); u != nil {
+		if err := add(u, -1); err != nil {
+			return nil, err
+		}
+	}
+	for _, l := range i.lower {
+		if err := add(l.Inode, l.layer); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// emptyDir tells whether the directory has no entries.
+func (i *inode) emptyDir(ctx vfs.Context) (bool, error) {
+	l, err := i.merged(ctx)
+	return len(l) == 0, err
+}
+
+// dirFile is an open directory: it keeps the list that it made when it was read from the start.
+type dirFile struct {
+	i  *inode
+	mu sync.Mutex
+	l  []listed // protected by mu
+}
+
+// Release implements vfs.FileImpl.
+func (*dirFile) Release() {}
+
+// ReadDir implements vfs.DirReader. The cookie of entry k is 2+k.
+func (f *dirFile) ReadDir(ctx vfs.Context, cookie int64, sink vfs.DirSink) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.l == nil || cookie == 2 {
+		l, err := f.i.merged(ctx)
+		if err != nil {
+			return err
+		}
+		f.l = l
+	}
+	for k := max(cookie-2, 0); k < int64(len(f.l)); k++ {
+		e := f.l[k]
+		if !sink.Emit(e.name, e.ino, e.typ, k+3) {
+			break
+		}
+	}
+	return nil
+}

@@ -1,0 +1,155 @@
+package overlay
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"husk/pkg/sentry/fsimpl/fstest"
+	"husk/pkg/sentry/fsimpl/tmpfs"
+	"husk/pkg/sentry/vfs"
+
+	"golang.org/x/sys/unix"
+)
+
+// dirs and files are what the lower layer holds.
+var (
+	dirs  = []string{"a", "a/b", "a/b/c", "b", "c", "c/d", "c/d/e"}
+	files = []string{"a/a", "a/b/a", "a/b/c/d", "b/e", "c/d/a", "c/c", "d", "c/d/e/e"}
+)
+
+// newWorld has an overlay of a tmpfs over another that holds dirs and files.
+func newWorld(t testing.TB) *fstest.World {
+	typ := (*tmpfs.Type)(nil)
+	w := fstest.New(t, func(w *fstest.World) (*vfs.Superblock, error) {
+		typ = tmpfs.NewType("tmpfs", w.MF, 1<<30)
+		w.V.RegisterFileSystem(typ)
+		w.V.RegisterFileSystem(Type{})
+		return typ.Mount(w.Ctx, w.V, &vfs.MountOptions{Data: "mode=755"})
+	})
+	w.V.SetFIFOOpener(fstest.FIFOs{})
+	for _, d := range dirs {
+		w.Mkdir(t, "/"+d)
+	}
+	for _, f := range files {
+		w.Write(t, "/"+f, "content of "+f)
+	}
+	lower := w.FS.Root().Mount.Superblock()
+	lower.IncRef()
+	upper, err := typ.Mount(w.Ctx, w.V, &vfs.MountOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sb, err := NewOver(w.Ctx, w.V, &vfs.MountOptions{Source: "overlay"}, upper, lower)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.NS = w.V.NewMountNamespace(sb, w.UNS, vfs.MountRelatime)
+	root := w.NS.Root()
+	w.FS = vfs.NewFSContext(root, root, 022)
+	root.DecRef()
+	w.Ctx = w.As(0)
+	return w
+}
+
+func prepare(root string) {
+	unix.Umask(022)
+	for _, d := range dirs {
+		os.Mkdir(filepath.Join(root, d), 0755)
+	}
+	for _, f := range files {
+		os.WriteFile(filepath.Join(root, f), []byte("content of "+f), 0644)
+	}
+}
+
+func TestDiffer(t *testing.T) {
+	for seed := range uint64(40) {
+		newWorld(t).Differ(t, fstest.Options{Steps: 1500, Seed: seed, Prepare: prepare, DirRenameEXDEV: true, AnyDirNlink: true})
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+func TestCopyUpSeenByReaders(t *testing.T) {
+	w := newWorld(t)
+	fd, err := w.V.Open(w.Ctx, vfs.Path{}, "/a/a", &vfs.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fd.DecRef()
+	var before, after vfs.Stat
+	if err := fd.Stat(w.Ctx, 0, &before); err != nil {
+		t.Fatal(err)
+	}
+	w.Write(t, "/a/a", "new")
+	if err := fd.Stat(w.Ctx, 0, &after); err != nil {
+		t.Fatal(err)
+	}
+	if before.Ino != after.Ino || before.Dev != after.Dev || after.Size != 3 {
+		t.Fatalf("before %+v, after %+v", before, after)
+	}
+	if s := w.Read(t, "/a/a"); s != "new" {
+		t.Fatalf("%q", s)
+	}
+	w.Ctx.FS().Root().Dentry.ForgetTree()
+	if err := w.V.Stat(w.Ctx, vfs.Path{}, "/a/a", 0, 0, &after); err != nil || before.Ino != after.Ino {
+		t.Fatalf("after forgetting: %v, %d, want %d", err, after.Ino, before.Ino)
+	}
+}
+
+func TestMountType(t *testing.T) {
+	w := newWorld(t)
+	w.Mkdir(t, "/t")
+	q, err := w.V.Walk(w.Ctx, vfs.Path{}, "/t", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.DecRef()
+	if err := w.V.Mount(w.Ctx, "tmpfs", q, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{"/l1", "/l2", "/t/u", "/t/w", "/m", "/l1/x", "/l2/x", "/l2/y"} {
+		w.Mkdir(t, d)
+	}
+	w.Write(t, "/l1/x/f", "upper")
+	w.Write(t, "/l2/x/f", "lower")
+	w.Write(t, "/l2/x/g", "g")
+	p, err := w.V.Walk(w.Ctx, vfs.Path{}, "/m", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.DecRef()
+	if err := w.V.Mount(w.Ctx, "overlay", p, "overlay", 0, "lowerdir=/l1:/l2,upperdir=/t/u,workdir=/t/w"); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.List(t, "/m/x"); !slices.Equal(sorted(got), []string{".", "..", "f", "g"}) {
+		t.Fatal(got)
+	}
+	if s := w.Read(t, "/m/x/f"); s != "upper" {
+		t.Fatal(s)
+	}
+	if err := w.V.Unlink(w.Ctx, vfs.Path{}, "/m/x/f"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.V.Unlink(w.Ctx, vfs.Path{}, "/m/x/g"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.V.Rmdir(w.Ctx, vfs.Path{}, "/m/x"); err != nil {
+		t.Fatal(err)
+	}
+	w.Mkdir(t, "/m/x")
+	if got := w.List(t, "/m/x"); len(got) != 2 {
+		t.Fatal(got)
+	}
+	if !strings.Contains(string(w.NS.MountInfo(w.FS.Root())), "lowerdir=/l1:/l2") {
+		t.Fatal("no options in mountinfo")
+	}
+}
+
+func sorted(l []string) []string {
+	slices.Sort(l)
+	return l
+}
