@@ -3,7 +3,9 @@ package guest
 import (
 	"golang.org/x/sys/unix"
 
+	"husk/pkg/sentry/auth"
 	"husk/pkg/sentry/fsimpl/dev"
+	"husk/pkg/sentry/fsimpl/overlay"
 	"husk/pkg/sentry/fsimpl/pipefs"
 	"husk/pkg/sentry/fsimpl/proc"
 	"husk/pkg/sentry/fsimpl/tmpfs"
@@ -15,6 +17,7 @@ import (
 // register tells the kernel of the file systems, devices and sockets that there are.
 func (g *Guest) register() {
 	g.v.RegisterFileSystem(tmpfs.NewType("tmpfs", g.mf, 0))
+	g.v.RegisterFileSystem(overlay.Type{})
 	dev.Register(g.k)
 	proc.Register(g.k, g.v)
 	g.v.SetFIFOOpener(pipefs.FIFOs{})
@@ -23,5 +26,11 @@ func (g *Guest) register() {
 
 // overlay puts a layer in the memory file over lower, whose reference passes on.
 func (g *Guest) overlay(lower *vfs.Superblock, source string) (*vfs.Superblock, error) {
-	return lower, nil
+	ctx := vfs.NewKernelContext(auth.NewRootCredentials(g.k.RootUserNamespace()), nil, nil)
+	upper, err := tmpfs.NewType("tmpfs", g.mf, 0).Mount(ctx, g.v, &vfs.MountOptions{})
+	if err != nil {
+		lower.DecRef()
+		return nil, err
+	}
+	return overlay.NewOver(ctx, g.v, &vfs.MountOptions{Source: source}, upper, lower)
 }
