@@ -32,7 +32,7 @@ type addressSpace struct {
 	dead     atomic.Bool // set under life, before the process is killed or when found dead
 	reaped   bool        // the pid may belong to another process; life
 	released bool        // by the owner; life
-	// refs counts the owner and the contexts that have a thread here; life. The last one gives the process to the reaper.
+	// refs counts the owner and the contexts that have a thread here; life. The last one gives the process to the keeper.
 	refs int
 }
 
@@ -155,7 +155,7 @@ func (a *addressSpace) Apply(ops []platform.MapOp) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.ready() != nil {
+	if a.start() != nil {
 		return unix.ESRCH
 	}
 	for len(ops) > 0 {
@@ -234,7 +234,7 @@ func (a *addressSpace) fork() (*addressSpace, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.ready() != nil || a.dead.Load() {
+	if a.start() != nil || a.dead.Load() {
 		p.mem.release(chunk, 1, true)
 		return nil, unix.ESRCH
 	}
@@ -269,8 +269,8 @@ func (a *addressSpace) fork() (*addressSpace, error) {
 	return b, nil
 }
 
-// ready waits for the end of what fork left to the child. The caller holds mu.
-func (a *addressSpace) ready() error {
+// start waits for the end of what fork left to the child. The caller holds mu.
+func (a *addressSpace) start() error {
 	t := a.starting
 	if t == nil {
 		return nil
@@ -333,8 +333,8 @@ func (a *addressSpace) unref() {
 	a.life.Unlock()
 	if last {
 		select {
-		case a.p.reaper.queue <- a:
-		case <-a.p.reaper.done:
+		case a.p.keeper.queue <- a:
+		case <-a.p.keeper.done:
 		}
 	}
 }
@@ -433,7 +433,7 @@ func (t *thread) cloneOp() op {
 func (a *addressSpace) take() (*thread, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err := a.ready(); err != nil {
+	if err := a.start(); err != nil {
 		return nil, err
 	}
 	if n := len(a.idle); n > 0 {
