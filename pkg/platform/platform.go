@@ -78,6 +78,29 @@ type Event struct {
 	// Access is what the faulting instruction tried (page faults only); None when the platform
 	// cannot tell, and the sentry then tries read, and write if the page is mapped readable already.
 	Access Perms
+	// Hot, of an EventSyscall, says that the address space is a Patcher and wants to be asked.
+	Hot bool
+}
+
+// Patcher is implemented by address spaces that can make system calls from one place in the code cheaper by
+// replacing the instruction there.
+type Patcher interface {
+	// Patch is called by the goroutine whose context stopped at a system call with Event.Hot, with the
+	// context's registers. Whether it did anything cannot be seen.
+	Patch(t Text, regs *arch.Registers)
+}
+
+// Text is the application's code as a Patcher needs it; mm implements it.
+type Text interface {
+	// ReadText copies from executable memory that the application cannot write; EFAULT elsewhere.
+	ReadText(addr uint64, b []byte) error
+	// ReplaceText replaces old by new of the same length, within a page of a private mapping that is executable and not
+	// writable, if old is what is there. The page becomes private to the address space, and running threads see all of
+	// the change or nothing. EFAULT otherwise.
+	ReplaceText(addr uint64, old, new []byte) error
+	// ReserveText makes sure that the application maps nothing in [addr, addr+length) from now on; ENOMEM if it did
+	// already.
+	ReserveText(addr, length uint64) error
 }
 
 // Context executes one application thread. It is used by one goroutine at a time, but for Interrupt.

@@ -17,7 +17,7 @@ type context struct {
 	thread *thread // nil until the first Switch
 	state  []byte  // extended state while there is no thread; nil is the initial state
 
-	running   atomic.Pointer[thread] // set while the stub thread may be in application code
+	current   atomic.Pointer[thread] // thread, for Interrupt
 	interrupt atomic.Uint32          // Interrupt was called and Switch did not say so yet
 }
 
@@ -31,36 +31,49 @@ func (c *context) Switch(as platform.AddressSpace, regs *arch.Registers) (platfo
 			return platform.Event{}, err
 		}
 	}
-	c.running.Store(t)
-	if c.interrupt.Load() != 0 && c.interrupt.Swap(0) != 0 {
-		c.running.Store(nil)
-		return platform.Event{Kind: platform.EventInterrupt}, nil
+	if err := c.load(t, regs); err != nil {
+		return platform.Event{}, err
 	}
-	t.load(regs)
 	for {
-		t.resume()
+		// From here on others send the interrupt signal.
+		running := t.enter()
+		if a.freezing.Load() {
+			t.leave()
+			a.awaitThaw()
+			continue
+		}
+		if c.interrupt.Load() != 0 && c.interrupt.Swap(0) != 0 {
+			t.leave()
+			return platform.Event{Kind: platform.EventInterrupt}, nil
+		}
+		t.resume(running)
 		// An interrupt signal that was sent before the thread was told to run had no effect.
 		if c.interrupt.Load() != 0 {
 			t.kick()
 		}
-		t.wait()
+		t.wait(running)
+		t.leave()
 		if a.dead.Load() {
-			c.running.Store(nil)
 			return platform.Event{}, errDead
 		}
 		ev, ok := t.event(regs)
 		if !ok {
-			c.running.Store(nil)
 			a.kill()
 			return ev, errDead
 		}
 		if ev.Kind == platform.EventInterrupt && c.interrupt.Swap(0) == 0 {
-			t.slot.mode = modeSigreturn // not for the application
+			t.again() // not for the application
 			continue
 		}
-		c.running.Store(nil)
 		return ev, nil
 	}
+}
+
+// again prepares the thread to go on as it stopped, by a signal.
+func (t *thread) again() {
+	u := (*ucontext)(t.at(t.uctx))
+	u.rip = t.as.forward(u.rip)
+	t.slot.mode = modeSigreturn
 }
 
 // Interrupt implements platform.Context.
@@ -68,7 +81,7 @@ func (c *context) Interrupt() {
 	if c.interrupt.Swap(1) != 0 {
 		return
 	}
-	if t := c.running.Load(); t != nil {
+	if t := c.current.Load(); t != nil && atomic.LoadUint32(&t.inside) != 0 {
 		t.kick()
 	}
 }
@@ -85,6 +98,8 @@ func (c *context) bind(a *addressSpace) (*thread, error) {
 		return nil, err
 	}
 	c.thread = t
+	c.current.Store(t)
+	t.live = false
 	t.frame(c.state)
 	return t, nil
 }
@@ -95,7 +110,11 @@ func (c *context) unbind() {
 	if t == nil {
 		return
 	}
+	c.current.Store(nil)
 	c.thread = nil
+	if t.live && t.save() != nil {
+		t.fp = 0
+	}
 	if fp := t.xstate(); fp != nil {
 		if c.state == nil {
 			c.state = make([]byte, c.p.xstate.size)
@@ -108,10 +127,40 @@ func (c *context) unbind() {
 // Release implements platform.Context.
 func (c *context) Release() {
 	if t := c.thread; t != nil {
+		c.current.Store(nil)
 		c.thread = nil
 		t.as.give(t)
 	}
 	c.state = nil
+}
+
+// settle makes sure that the thread has a frame with the extended state.
+func (c *context) settle(t *thread) error {
+	if !t.live {
+		return nil
+	}
+	if err := t.save(); err != nil {
+		return err
+	}
+	if c.state == nil {
+		c.state = make([]byte, c.p.xstate.size)
+	}
+	c.p.xstate.read(c.state, t.xstate())
+	t.frame(c.state)
+	return nil
+}
+
+// save has the stub save the extended state of a live thread at slotFP.
+func (t *thread) save() error {
+	clear(unsafe.Slice((*byte)(t.at(slotFP)), t.as.p.xstate.size))
+	t.slot.mode = modeSave
+	t.resume(0)
+	t.wait(0)
+	if t.as.dead.Load() {
+		return errDead
+	}
+	t.live, t.fp = false, slotFP
+	return nil
 }
 
 // ReadFP implements platform.Context.
@@ -122,6 +171,9 @@ func (c *context) ReadFP(buf []byte) error {
 	}
 	var fp []byte
 	if c.thread != nil {
+		if err := c.settle(c.thread); err != nil {
+			return err
+		}
 		fp = c.thread.xstate()
 	} else {
 		fp = c.state
@@ -145,7 +197,8 @@ func (c *context) WriteFP(buf []byte) error {
 	}
 	if t := c.thread; t != nil {
 		fp := t.xstate()
-		if fp == nil {
+		if fp == nil || t.live {
+			t.live = false
 			// It did not run yet, or a hostile application hid the state.
 			t.frame(buf)
 			return nil
@@ -178,7 +231,7 @@ func (t *thread) at(off uint64) unsafe.Pointer {
 func (t *thread) frame(fp []byte) {
 	u := (*ucontext)(t.at(slotFrame))
 	*u = ucontext{flags: 7, stackSP: t.addr + slotStack, ssLen: slotSize - slotStack, sigmask: appMask()}
-	t.uctx, t.fp, t.fresh = slotFrame, 0, true
+	t.uctx, t.fp, t.masked = slotFrame, 0, true
 	if fp != nil {
 		t.as.p.xstate.frame(unsafe.Slice((*byte)(t.at(slotFP)), t.as.p.xstate.size+4), fp)
 		u.fpstate = t.addr + slotFP
@@ -195,30 +248,126 @@ const (
 	flagRF     = 0x10000
 )
 
-// load writes the registers into the frame and chooses how to resume.
-func (t *thread) load(r *arch.Registers) {
-	u := (*ucontext)(t.at(t.uctx))
+// load hands the registers to the stub thread and chooses how to resume.
+func (c *context) load(t *thread, r *arch.Registers) error {
+	a := t.as
 	flags := r.Eflags&flagsUser | flagsFixed
-	u.r8, u.r9, u.r10, u.r11 = r.R8, r.R9, r.R10, r.R11
-	u.r12, u.r13, u.r14, u.r15 = r.R12, r.R13, r.R14, r.R15
-	u.rdi, u.rsi, u.rbp, u.rbx = r.Rdi, r.Rsi, r.Rbp, r.Rbx
-	u.rdx, u.rax, u.rcx, u.rsp = r.Rdx, r.Rax, r.Rcx, r.Rsp
-	u.rip, u.eflags = r.Rip, flags
-	u.cs, u.ss = arch.UserCS, arch.UserSS
+	cs := uint16(arch.UserCS)
 	if r.Cs&0xffff == userCS32 {
-		u.cs = userCS32
+		cs = userCS32
 	}
-	mode := uint32(modeSigreturn)
-	if r.Rcx == r.Rip && r.R11 == flags && flags&(flagTF|flagRF) == 0 && t.fp != 0 && !t.fresh && u.cs == arch.UserCS && r.Rip < maxUser {
-		mode = modeFast
+	gs := r.GsBase
+	if gs != 0 {
+		if !a.noPatch.Load() {
+			a.stopPatching()
+		}
+	} else {
+		gs = t.addr // for trampolines
+	}
+	if flags&flagTF != 0 && a.patches.Load() != nil {
+		a.stopPatching()
 	}
 	s := t.slot
-	s.mode = mode
-	if !t.basesKnown || t.fs != r.FsBase || t.gs != r.GsBase {
-		t.fs, t.gs, t.basesKnown = r.FsBase, r.GsBase, true
-		s.fsBase, s.gsBase = r.FsBase, r.GsBase
+	if !t.basesKnown || t.fs != r.FsBase || t.gs != gs {
+		t.fs, t.gs, t.basesKnown = r.FsBase, gs, true
+		s.fsBase, s.gsBase = r.FsBase, gs
 		atomic.StoreUint32(&s.setBase, setFs|setGs)
 	}
+	plain := flags&(flagTF|flagRF) == 0 && cs == arch.UserCS && r.Rip < maxUser
+	if t.live {
+		if plain && r.GsBase == 0 {
+			t.loadPatched(r, flags)
+			return nil
+		}
+		if err := c.settle(t); err != nil {
+			return err
+		}
+	}
+	u := (*ucontext)(t.at(t.uctx))
+	rip := a.forward(r.Rip)
+	put(&u.r8, r.R8)
+	put(&u.r9, r.R9)
+	put(&u.r10, r.R10)
+	put(&u.r11, r.R11)
+	put(&u.r12, r.R12)
+	put(&u.r13, r.R13)
+	put(&u.r14, r.R14)
+	put(&u.r15, r.R15)
+	put(&u.rdi, r.Rdi)
+	put(&u.rsi, r.Rsi)
+	put(&u.rbp, r.Rbp)
+	put(&u.rbx, r.Rbx)
+	put(&u.rdx, r.Rdx)
+	put(&u.rax, r.Rax)
+	put(&u.rcx, r.Rcx)
+	put(&u.rsp, r.Rsp)
+	put(&u.rip, rip)
+	put(&u.eflags, flags)
+	if u.cs != cs || u.ss != arch.UserSS {
+		u.cs, u.ss = cs, arch.UserSS
+	}
+	s.mode = modeSigreturn
+	if plain && r.Rcx == rip && r.R11 == flags && t.fp != 0 && !t.masked {
+		s.mode = modeFast
+	}
+	return nil
+}
+
+// put writes what is not there already: most registers come back as they were, and a cache line that is not written
+// need not be fetched by the other side again.
+func put(p *uint64, v uint64) {
+	if *p != v {
+		*p = v
+	}
+}
+
+// loadPatched is load for a thread whose extended state is in the processor.
+func (t *thread) loadPatched(r *arch.Registers, flags uint64) {
+	s := t.slot
+	put(&s.rdi, r.Rdi)
+	put(&s.rsi, r.Rsi)
+	put(&s.rdx, r.Rdx)
+	put(&s.r10, r.R10)
+	put(&s.r8, r.R8)
+	put(&s.r9, r.R9)
+	put(&s.rcx, r.Rcx)
+	put(&s.rsp, r.Rsp)
+	put(&s.rbp, r.Rbp)
+	put(&s.rbx, r.Rbx)
+	put(&s.r12, r.R12)
+	put(&s.r13, r.R13)
+	put(&s.r14, r.R14)
+	put(&s.r15, r.R15)
+	put(&s.flags, flags)
+	s.result, s.r11, s.rip = r.Rax, r.R11, r.Rip
+	s.mode = modePatched
+	ps := t.as.patches.Load()
+	switch site := &ps.sites[t.site]; {
+	case r.Rip != site.ret:
+		s.target = t.as.forward(r.Rip)
+	case site.kind == siteTail:
+		s.target = tailOf(t.site)
+	default:
+		s.target = r.Rip
+	}
+}
+
+// patchedEvent is event after a patched system call; ok is false if there can be none.
+func (t *thread) patchedEvent(r *arch.Registers) (platform.Event, bool) {
+	s := t.slot
+	ps := t.as.patches.Load()
+	k := int(s.site)
+	if ps == nil || k < 0 || k >= int(ps.n.Load()) {
+		return platform.Event{}, false
+	}
+	t.live, t.site = true, k
+	flags := s.flags&flagsUser | flagsFixed
+	rax, rip := s.rax, s.rcx
+	r.Rax, r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9, r.Rcx = rax, s.rdi, s.rsi, s.rdx, s.r10, s.r8, s.r9, rip
+	r.Rsp, r.Rbp, r.Rbx, r.R11, r.R12, r.R13 = s.rsp, s.rbp, s.rbx, flags, s.r12, s.r13
+	r.R14, r.R15, r.Eflags, r.Rip = s.r14, s.r15, flags, rip
+	r.Cs, r.Ss, r.OrigRax = arch.UserCS, arch.UserSS, rax
+	return platform.Event{Kind: platform.EventSyscall}, true
 }
 
 // userCS32 is the code segment of 32-bit code, to which a 64-bit program may jump.
@@ -242,6 +391,13 @@ func (t *thread) offset(addr, n, align uint64) (off uint64, ok bool) {
 
 // event reads what stopped the thread; ok is false if it makes no sense.
 func (t *thread) event(r *arch.Registers) (ev platform.Event, ok bool) {
+	if t.slot.setBase != 0 {
+		t.basesKnown = false // stopped again before it got that far
+	}
+	sig := t.slot.signal
+	if sig == sigPatched {
+		return t.patchedEvent(r)
+	}
 	p := t.as.p
 	off, ok := t.offset(t.slot.uctx, uint64(ucontextSize), 8)
 	infoOff, ok2 := t.offset(t.slot.info, uint64(siginfoSize), 8)
@@ -249,14 +405,11 @@ func (t *thread) event(r *arch.Registers) (ev platform.Event, ok bool) {
 		return ev, false
 	}
 	u := *(*ucontext)(t.at(off))
-	t.uctx, t.fp, t.fresh = off, 0, false
+	t.uctx, t.fp, t.live = off, 0, false
+	t.masked = unix.Signal(sig) == unix.SIGUSR1
 	if fp, ok := t.offset(u.fpstate, uint64(p.xstate.size)+4, 64); ok {
 		t.fp = fp
 	}
-	if t.slot.setBase != 0 {
-		t.basesKnown = false // stopped again before it got that far
-	}
-	sig := t.slot.signal
 	r.R8, r.R9, r.R10, r.R11 = u.r8, u.r9, u.r10, u.r11
 	r.R12, r.R13, r.R14, r.R15 = u.r12, u.r13, u.r14, u.r15
 	r.Rdi, r.Rsi, r.Rbp, r.Rbx = u.rdi, u.rsi, u.rbp, u.rbx
@@ -264,6 +417,9 @@ func (t *thread) event(r *arch.Registers) (ev platform.Event, ok bool) {
 	r.Rip, r.Eflags = u.rip, u.eflags&flagsUser|flagsFixed
 	r.Cs, r.Ss = uint64(u.cs), uint64(u.ss)
 	r.OrigRax = ^uint64(0)
+	if r.Rip-trampAddr < trampEnd-trampAddr {
+		t.as.backward(r)
+	}
 	if unix.Signal(sig) == unix.SIGUSR1 {
 		return platform.Event{Kind: platform.EventInterrupt}, true
 	}
@@ -273,10 +429,18 @@ func (t *thread) event(r *arch.Registers) (ev platform.Event, ok bool) {
 	info := *(*siginfo)(t.at(infoOff))
 	switch unix.Signal(sig) {
 	case unix.SIGSYS:
-		return sysEvent(r, &info), true
+		ev = t.sysEvent(r, &info)
+		ev.Hot = ev.Kind == platform.EventSyscall && t.hot.hit(r.Rip) && !t.as.noPatch.Load()
+		return ev, true
 	case unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP:
 		if info.code <= 0 {
 			return platform.Event{Kind: platform.EventInterrupt}, true // sent by some process
+		}
+		if u.rip == p.text.label[labelPatched] && t.as.patches.Load() != nil {
+			return t.lostGs(r), true
+		}
+		if unix.Signal(sig) == unix.SIGTRAP && u.rip-trampAddr < trampEnd-trampAddr {
+			return platform.Event{Kind: platform.EventInterrupt}, true // a single step inside the system call
 		}
 		ev = platform.Event{Kind: platform.EventFault, Signal: int32(sig), Code: info.code, Addr: info.addr}
 		if u.trapno == trapPageFault {
@@ -294,7 +458,7 @@ const (
 
 // sysEvent is the event for a system call. The kernel takes the number from 32 bits, and may have treated
 // it as the result of an interrupted call; what it says in the siginfo is right.
-func sysEvent(r *arch.Registers, info *siginfo) platform.Event {
+func (t *thread) sysEvent(r *arch.Registers, info *siginfo) platform.Event {
 	ev := platform.Event{Kind: platform.EventFault, Signal: int32(unix.SIGSEGV), Code: siKernel}
 	switch {
 	case info.addr >= vsyscallPage:
@@ -312,7 +476,18 @@ func sysEvent(r *arch.Registers, info *siginfo) platform.Event {
 		r.OrigRax = uint64(int64(info.nr))
 	}
 	r.Rip = info.addr
+	if r.Rip-trampAddr < trampEnd-trampAddr {
+		t.as.backward(r)
+	}
 	r.Rcx, r.R11 = r.Rip, r.Eflags
+	return platform.Event{Kind: platform.EventSyscall}
+}
+
+// lostGs is the event for a patched system call of a thread that made gs point elsewhere, by loading the segment register:
+// its registers are untouched but for what a system call changes anyway.
+func (t *thread) lostGs(r *arch.Registers) platform.Event {
+	t.basesKnown = false
+	r.OrigRax, r.Rip, r.R11 = r.Rax, r.Rcx, r.Eflags
 	return platform.Event{Kind: platform.EventSyscall}
 }
 

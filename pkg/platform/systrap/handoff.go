@@ -3,6 +3,7 @@ package systrap
 import (
 	"runtime"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,8 +29,6 @@ type pace struct {
 	pauses   uint32      // rounds of the spin loop per microsecond; immutable
 	_        [40]byte
 	running  atomic.Int32 // contexts in application code
-	_        [60]byte
-	spinning atomic.Int32 // goroutines that spin for them
 }
 
 // calibrate measures the time stamp counter and the spin loop; it takes the best of a few tries of about 10 us.
@@ -40,13 +39,11 @@ func (p *pace) calibrate() {
 	var zero uint32
 	bestNs, bestTicks := int64(1<<62), uint64(0)
 	for range 5 {
-		var a, b unix.Timespec
-		unix.ClockGettime(unix.CLOCK_MONOTONIC, &a)
+		start := time.Now()
 		t := rdtsc()
 		spinEvent(&zero, 1, 1, rounds)
 		t = rdtsc() - t
-		unix.ClockGettime(unix.CLOCK_MONOTONIC, &b)
-		if ns := b.Nano() - a.Nano(); ns < bestNs && ns > 0 {
+		if ns := time.Since(start).Nanoseconds(); ns < bestNs && ns > 0 {
 			bestNs, bestTicks = ns, t
 		}
 	}
@@ -75,56 +72,67 @@ func (p *pace) score(s *int8, ticks uint64, limit uint64) {
 	}
 }
 
-// resume lets the thread run.
-func (t *thread) resume() {
+// enter counts the thread as running, and tells Interrupt and freeze that it will be. The count is a full barrier.
+func (t *thread) enter() (running int32) {
+	store(&t.inside, 1)
+	return t.as.p.pace.running.Add(1)
+}
+
+func (t *thread) leave() {
+	store(&t.inside, 0)
+	t.as.p.pace.running.Add(-1)
+}
+
+// resume lets the thread run. running is how many contexts do, all in all.
+func (t *thread) resume(running int32) {
 	s, p := t.slot, &t.as.p.pace
 	now := rdtsc()
 	p.score(&t.spin.service, now-s.tsc, spinServiceMax)
 	t.spin.resumed = now
-	running := p.running.Add(1)
-	s.spin = 0
+	spin := uint32(0)
 	if t.spin.service >= 0 && running < p.cpus {
-		s.spin = spinServiceMax * p.pauses
+		spin = spinServiceMax * p.pauses
 	}
-	s.peer = cpuNumber()
-	if atomic.SwapUint32(&s.state, stateRun) == stateEventSleep {
-		futexWake(&s.state)
+	s.spin, s.peer = spin, cpuNumber()
+	t.seq = (t.seq + 1) & seqMask
+	if atomic.SwapUint32(&s.goSeq, t.seq)&asleep != 0 {
+		futexWake(&s.goSeq)
 	}
 }
 
+// killedSeq is in slot.stopSeq when the process has been killed.
+const killedSeq = seqMask
+
 // wait waits until the thread stops or the process is dead.
-func (t *thread) wait() {
+func (t *thread) wait(running int32) {
 	s, p := t.slot, &t.as.p.pace
-	for !t.spinRun() {
-		if !atomic.CompareAndSwapUint32(&s.state, stateRun, stateRunSleep) && atomic.LoadUint32(&s.state)&1 != 0 {
+	for !t.spinRun(running) && !t.as.dead.Load() {
+		stop := atomic.LoadUint32(&s.stopSeq)
+		if stop&seqMask == t.seq || stop == killedSeq {
 			break
 		}
-		if !futexWait(&s.state, stateRunSleep, &unix.Timespec{Sec: 1}) && t.as.isDead() || t.as.dead.Load() {
-			break
+		if !atomic.CompareAndSwapUint32(&s.stopSeq, stop, stop|asleep) {
+			continue
+		}
+		if !futexWait(&s.stopSeq, stop|asleep, &unix.Timespec{Sec: 1}) {
+			t.as.isDead()
 		}
 	}
-	p.running.Add(-1)
 	p.score(&t.spin.run, s.tsc-t.spin.resumed, spinRunMax)
 }
 
-// spinRun spins for the thread if that seems worth while; true if it stopped.
-func (t *thread) spinRun() bool {
+// spinRun spins for the thread if that seems worth while; true if it stopped. There may be as many that spin
+// as contexts in application code, each on a processor of its own.
+func (t *thread) spinRun(running int32) bool {
 	s, p := t.slot, &t.as.p.pace
-	if atomic.LoadUint32(&s.state)&1 != 0 {
-		return true
-	}
-	if t.spin.run < 0 || s.cpu == cpuNumber() {
-		return false
-	}
-	if p.spinning.Add(1)+p.running.Load() > p.cpus {
-		p.spinning.Add(-1)
-		return false
+	if t.spin.run < 0 || 2*running > p.cpus || s.cpu == s.peer {
+		return atomic.LoadUint32(&s.stopSeq) == t.seq
 	}
 	// In pieces, so that the scheduler can stop the goroutine in between.
-	hit := false
-	for left := spinRunMax; left > 0 && !hit; left -= 10 {
-		hit = spinEvent(&s.state, 1, 1, 10*p.pauses)
+	for left := spinRunMax; left > 0; left -= 10 {
+		if spinEvent(&s.stopSeq, seqMask, t.seq, 10*p.pauses) {
+			return true
+		}
 	}
-	p.spinning.Add(-1)
-	return hit
+	return false
 }

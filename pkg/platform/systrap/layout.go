@@ -20,6 +20,7 @@ const (
 	ringAddr  = stubBase + 0x10000 // struct ring, read-only
 	doneAddr  = stubBase + 0x20000 // struct done, writable
 	doneSize  = 0x1000
+	trampAddr = stubBase + 0x40000  // trampolines of patched call sites, read-execute
 	vdsoAddr  = stubBase + 0x100000 // vvar and vdso
 	slotsAddr = stubBase + 0x10000000
 	slotsEnd  = slotsAddr + maxThreads*slotSize
@@ -39,19 +40,24 @@ const (
 	ringDataAddr = ringAddr + 64 + ringOps*64 // zygote's initial data
 )
 
-// Values of slot.state. Both sides only ever exchange or compare-and-exchange it.
+// asleep is a bit of slot.go and slot.stop: the side that waits for the word to change sleeps. The rest is a sequence
+// number: the sentry says go by counting up go, the thread stops by making stop equal. Both words are only ever
+// exchanged or compared and exchanged, but for the thread's reset of stop when it is killed.
 const (
-	stateRun        = 0 // the thread may run application code
-	stateEvent      = 1 // it stopped and waits
-	stateRunSleep   = 2 // stateRun, and the sentry sleeps
-	stateEventSleep = 3 // stateEvent, and the thread sleeps
+	asleep  = 1 << 31
+	seqMask = asleep - 1
 )
 
 // Values of slot.mode: how to go back to the application.
 const (
 	modeSigreturn = 0 // rt_sigreturn from the frame
 	modeFast      = 1 // registers from the frame, in user code; rcx == rip, r11 == rflags
+	modePatched   = 2 // registers from the slot, in user code; the extended state is in the processor
+	modeSave      = 3 // do not go back, but save the extended state at slotFP and stop again
 )
+
+// sigPatched is the slot's signal after a patched system call: the registers are in the slot.
+const sigPatched = 0
 
 // Bits of slot.setBase: which segment bases to load before going back.
 const (
@@ -59,24 +65,45 @@ const (
 	setGs = 2
 )
 
-// slot is the shared page of one stub thread, followed by its signal stack. Hostile memory.
+// slot is the shared page of one stub thread, followed by its signal stack. Hostile memory. What one side
+// writes lies in the cache line of the word that the other side polls, so that it comes along, or in lines that
+// the other side only reads.
 type slot struct {
-	// Written by the thread.
-	state  uint32
-	signal uint32 // what stopped it
-	uctx   uint64 // stub address of the signal frame's ucontext
-	info   uint64 // stub address of its siginfo
-	tsc    uint64 // time stamp of the stop
-	cpu    uint32 // where the thread stopped
-	_      [28]byte
-	// Written by the sentry, in a cache line of its own; the thread clears setBase.
+	// Written by the sentry; the thread clears setBase.
+	goSeq   uint32
 	mode    uint32
 	setBase uint32
-	spin    uint32 // how often to look at state before sleeping
+	spin    uint32 // how often to look at goSeq before sleeping
 	peer    uint32 // where the sentry's thread was; never spin there
-	fsBase  uint64
-	gsBase  uint64
-	_       [32]byte
+	_       uint32
+	target  uint64 // modePatched: where to go
+	rip     uint64 // modePatched: what the application takes that for
+	result  uint64 // modePatched: rax
+	r11     uint64 // modePatched
+	_       [8]byte
+
+	// Written by the thread.
+	stopSeq uint32
+	signal  uint32 // what stopped it
+	tsc     uint64 // time stamp of the stop
+	uctx    uint64 // stub address of the signal frame's ucontext
+	info    uint64 // stub address of its siginfo
+	site    uint64 // sigPatched: number of the place
+	flags   uint64 // sigPatched, with the registers that follow; the sentry writes what changes
+	rax     uint64
+	rcx     uint64
+
+	rdi, rsi, rdx, r10, r8, r9, rsp, rbp uint64
+
+	rbx, r12, r13, r14, r15 uint64
+	self                    uint64 // the slot's stub address; written once by the sentry
+	cpu                     uint32 // where the thread stopped
+	_                       [12]byte
+
+	// Written by the sentry.
+	fsBase uint64
+	gsBase uint64
+	_      [48]byte
 }
 
 // Values of op.kind.
@@ -166,6 +193,7 @@ const (
 var (
 	_ [ringSize - unsafe.Sizeof(ring{})]byte
 	_ [unsafe.Sizeof(ring{}) - ringSize]byte
-	_ [128 - unsafe.Sizeof(slot{})]byte
+	_ [320 - unsafe.Sizeof(slot{})]byte
+	_ [unsafe.Sizeof(slot{}) - 320]byte
 	_ [304 - ucontextSize]byte
 )

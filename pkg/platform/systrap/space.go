@@ -28,6 +28,12 @@ type addressSpace struct {
 	more     []uint32  // further chunks of slots; mu
 	buf      []op      // for Apply; mu
 
+	patches  atomic.Pointer[patchSet]      // set under mu
+	code     atomic.Pointer[platform.Text] // what Patch was called with last
+	noPatch  atomic.Bool
+	freezing atomic.Bool // frozen is held, and no thread may go to application code
+	frozen   sync.Mutex  // outermost
+
 	life     sync.Mutex
 	dead     atomic.Bool // set under life, before the process is killed or when found dead
 	reaped   bool        // the pid may belong to another process; life
@@ -46,8 +52,13 @@ type thread struct {
 	spin spinState
 
 	// Of the context that has the thread.
+	seq        uint32 // of the last go
+	inside     uint32 // 1: // it may be in application code
 	uctx       uint64 // offset in the slot of the frame to resume from
-	fresh      bool   // it is one that frame built
+	live       bool   // there is no frame: the registers are in the slot, the extended state in the processor
+	site       int    // live: number of the patched place
+	hot        hotness
+	masked     bool   // signals are blocked until rt_sigreturn from it, or it is one that frame built
 	fp         uint64 // offset of its extended state, 0 if it has none
 	fs, gs     uint64 // segment bases that the thread has, or will have when it resumes
 	basesKnown bool
@@ -266,6 +277,8 @@ func (a *addressSpace) fork() (*addressSpace, error) {
 		return nil, err
 	}
 	b.starting = t
+	b.patches.Store(a.patches.Load().ref())
+	b.noPatch.Store(a.noPatch.Load())
 	return b, nil
 }
 
@@ -353,8 +366,8 @@ func (a *addressSpace) kill() {
 // wakeAll makes all waits for the dead process's threads end. The caller holds life.
 func (a *addressSpace) wakeAll() {
 	for _, t := range a.threads {
-		atomic.StoreUint32(&t.slot.state, stateEvent)
-		futexWake(&t.slot.state)
+		atomic.StoreUint32(&t.slot.stopSeq, killedSeq)
+		futexWake(&t.slot.stopSeq)
 	}
 	atomic.StoreUint32(&a.done.state, doneReady)
 	futexWake(&a.done.state)
@@ -399,6 +412,7 @@ func (a *addressSpace) destroy() {
 	a.p.mu.Lock()
 	delete(a.p.spaces, a)
 	a.p.mu.Unlock()
+	a.patches.Load().unref()
 	used := len(a.threads)
 	a.p.mem.release(a.first, min(used, firstSlots), true)
 	for _, c := range a.more {
@@ -416,7 +430,7 @@ func (a *addressSpace) makeThread() *thread {
 	}
 	s := a.p.mem.at(uint64(chunk)*chunkSize + at)
 	t := &thread{as: a, slot: (*slot)(s), base: uintptr(s), addr: slotsAddr + uint64(i)*slotSize}
-	t.slot.state = stateEvent
+	t.slot.self = t.addr
 	a.life.Lock()
 	a.threads = append(a.threads, t)
 	a.life.Unlock()

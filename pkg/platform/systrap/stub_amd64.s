@@ -10,6 +10,7 @@
 #define LABEL4 BYTE $0x0f; BYTE $0x1f; BYTE $0x80; LONG $0x6b737504 // end of waiting and resuming
 #define LABEL5 BYTE $0x0f; BYTE $0x1f; BYTE $0x80; LONG $0x6b737505 // memory thread
 #define LABEL6 BYTE $0x0f; BYTE $0x1f; BYTE $0x80; LONG $0x6b737506 // end of text
+#define LABEL7 BYTE $0x0f; BYTE $0x1f; BYTE $0x80; LONG $0x6b737507 // patched system calls
 
 #define SYS_MMAP 9
 #define SYS_RT_SIGRETURN 15
@@ -62,50 +63,60 @@ publish:
 	SHLQ $32, DX
 	ORQ  DX, AX
 	MOVQ AX, slot_tsc(BX)
-	MOVL $CPUNODE_SELECTOR, R12
-	LSLL R12, R12
-	ANDL $0xfff, R12
-	MOVL R12, slot_cpu(BX)
-	MOVL $const_stateEvent, AX
+	MOVL slot_goSeq(BX), R13
+	ANDL $const_seqMask, R13
+	MOVL R13, AX
 	LABEL2
-	XCHGL AX, slot_state(BX)
-	CMPL AX, $const_stateRunSleep
-	JNE  wait
-	LEAQ slot_state(BX), DI
+	XCHGL AX, slot_stopSeq(BX)
+	TESTL AX, AX
+	JGE  awake
+	LEAQ slot_stopSeq(BX), DI
 	MOVL $FUTEX_WAKE, SI
 	MOVL $1, DX
 	MOVL $SYS_FUTEX, AX
 	SYSCALL
 
-	// BX is the slot, R12 the processor that this thread is on.
+awake:
+	MOVL $CPUNODE_SELECTOR, R12
+	LSLL R12, R12
+	ANDL $0xfff, R12
+	CMPL R12, slot_cpu(BX)
+	JEQ  wait
+	MOVL R12, slot_cpu(BX)
+
+	// BX is the slot, R12 the processor that this thread is on, R13 the number of the stop.
 wait:
 	MOVL slot_spin(BX), CX
 	CMPL R12, slot_peer(BX)
 	JEQ  sleep
 
 spin:
-	MOVL slot_state(BX), AX
-	TESTL $1, AX
-	JEQ  resume
+	CMPL R13, slot_goSeq(BX)
+	JNE  resume
 	SUBL $1, CX
 	JLE  sleep
 	PAUSE
 	JMP  spin
 
 sleep:
-	MOVL $const_stateEvent, AX
-	MOVL $const_stateEventSleep, DX
+	MOVL R13, AX
+	MOVL R13, DX
+	ORL  $const_asleep, DX
 	LOCK
-	CMPXCHGL DX, slot_state(BX)
-	LEAQ slot_state(BX), DI
+	CMPXCHGL DX, slot_goSeq(BX)
+
+asleep:
+	LEAQ slot_goSeq(BX), DI
 	MOVL $FUTEX_WAIT, SI
-	MOVL $const_stateEventSleep, DX
+	MOVL R13, DX
+	ORL  $const_asleep, DX
 	XORL R10, R10
 	MOVL $SYS_FUTEX, AX
 	SYSCALL
-	MOVL slot_state(BX), AX
-	TESTL $1, AX
-	JNE  sleep
+	MOVL slot_goSeq(BX), AX
+	ANDL $const_seqMask, AX
+	CMPL AX, R13
+	JEQ  asleep
 
 resume:
 	MOVL slot_setBase(BX), R12
@@ -114,11 +125,24 @@ resume:
 
 based:
 	MOVQ slot_uctx(BX), SP
-	CMPL slot_mode(BX), $const_modeFast
+	MOVL slot_mode(BX), AX
+	CMPL AX, $const_modeFast
 	JEQ  fast
+	CMPL AX, $const_modePatched
+	JEQ  patched
+	CMPL AX, $const_modeSave
+	JEQ  save
 	MOVL $SYS_RT_SIGRETURN, AX
 	SYSCALL
 	INT $3
+
+	// The extended state goes to the slot; the sentry cleared the header.
+save:
+	MOVL $-1, AX
+	MOVL $-1, DX
+	XSAVE64 const_slotFP(BX)
+	MOVL $const_sigPatched, slot_signal(BX)
+	JMP  publish
 
 bases:
 	TESTL $const_setFs, R12
@@ -167,7 +191,58 @@ fast:
 	LABEL3
 	MOVQ ucontext_rsp(SP), SP
 	JMP  CX
+
+	// After a patched system call: all from the slot, which stays intact; gs leads to it to the last.
+patched:
+	LEAQ const_slotFrame(BX), SP
+	PUSHQ slot_flags(BX)
+	POPFQ
+	MOVQ slot_result(BX), AX
+	MOVQ slot_rdi(BX), DI
+	MOVQ slot_rsi(BX), SI
+	MOVQ slot_rdx(BX), DX
+	MOVQ slot_r10(BX), R10
+	MOVQ slot_r8(BX), R8
+	MOVQ slot_r9(BX), R9
+	MOVQ slot_rcx(BX), CX
+	MOVQ slot_rbp(BX), BP
+	MOVQ slot_r11(BX), R11
+	MOVQ slot_r12(BX), R12
+	MOVQ slot_r13(BX), R13
+	MOVQ slot_r14(BX), R14
+	MOVQ slot_r15(BX), R15
+	MOVQ slot_rsp(BX), SP
+	MOVQ slot_rbx(BX), BX
+	JMP  slot_target(GS)
 	LABEL4
+
+	// A patched call site jumped to its trampoline, and that here: all registers are the application's, but for rcx, which
+	// is the return address as after a real system call, and r11, which is the site's number. gs leads to the slot; where
+	// it does not, the first store faults, and the sentry understands that.
+	LABEL7
+	MOVQ AX, slot_rax(GS)
+	MOVQ CX, slot_rcx(GS)
+	MOVQ R11, slot_site(GS)
+	MOVQ DI, slot_rdi(GS)
+	MOVQ SI, slot_rsi(GS)
+	MOVQ DX, slot_rdx(GS)
+	MOVQ R10, slot_r10(GS)
+	MOVQ R8, slot_r8(GS)
+	MOVQ R9, slot_r9(GS)
+	MOVQ SP, slot_rsp(GS)
+	MOVQ BP, slot_rbp(GS)
+	MOVQ BX, slot_rbx(GS)
+	MOVQ R12, slot_r12(GS)
+	MOVQ R13, slot_r13(GS)
+	MOVQ R14, slot_r14(GS)
+	MOVQ R15, slot_r15(GS)
+	MOVQ slot_self(GS), BX
+	LEAQ const_slotFrame(BX), SP
+	PUSHFQ
+	POPQ slot_flags(BX)
+	CLD
+	MOVL $const_sigPatched, slot_signal(BX)
+	JMP  publish
 
 	// The signal hit the stub's own code, at AX.
 instub:
@@ -187,14 +262,60 @@ infinal:
 	JLS  ignore
 	CMPQ AX, table_waitEnd(R8)
 	JCC  ignore
-	MOVL slot_state(BX), CX
-	TESTL $1, CX
-	JNE  ignore
-	// The sentry said go: drop what the handler was doing, and stop again with the same frame.
+	MOVL slot_goSeq(BX), CX
+	XORL slot_stopSeq(BX), CX
+	TESTL $const_seqMask, CX
+	JEQ  ignore
+	// The sentry said go: drop what the handler was doing, and stop again with the same registers.
+	MOVL slot_mode(BX), AX
+	CMPL AX, $const_modeSave
+	JEQ  ignore
+	CMPL AX, $const_modePatched
+	JEQ  unpatch
 	MOVQ slot_uctx(BX), SP
 	SUBQ $512, SP
 	MOVL DI, slot_signal(BX)
 	JMP  publish
+
+	// This signal's frame has the extended state; it gets the registers, too.
+unpatch:
+	MOVQ slot_result(BX), AX
+	MOVQ AX, ucontext_rax(DX)
+	MOVQ slot_rdi(BX), AX
+	MOVQ AX, ucontext_rdi(DX)
+	MOVQ slot_rsi(BX), AX
+	MOVQ AX, ucontext_rsi(DX)
+	MOVQ slot_rdx(BX), AX
+	MOVQ AX, ucontext_rdx(DX)
+	MOVQ slot_r10(BX), AX
+	MOVQ AX, ucontext_r10(DX)
+	MOVQ slot_r8(BX), AX
+	MOVQ AX, ucontext_r8(DX)
+	MOVQ slot_r9(BX), AX
+	MOVQ AX, ucontext_r9(DX)
+	MOVQ slot_rcx(BX), AX
+	MOVQ AX, ucontext_rcx(DX)
+	MOVQ slot_rsp(BX), AX
+	MOVQ AX, ucontext_rsp(DX)
+	MOVQ slot_rbp(BX), AX
+	MOVQ AX, ucontext_rbp(DX)
+	MOVQ slot_rbx(BX), AX
+	MOVQ AX, ucontext_rbx(DX)
+	MOVQ slot_r11(BX), AX
+	MOVQ AX, ucontext_r11(DX)
+	MOVQ slot_r12(BX), AX
+	MOVQ AX, ucontext_r12(DX)
+	MOVQ slot_r13(BX), AX
+	MOVQ AX, ucontext_r13(DX)
+	MOVQ slot_r14(BX), AX
+	MOVQ AX, ucontext_r14(DX)
+	MOVQ slot_r15(BX), AX
+	MOVQ AX, ucontext_r15(DX)
+	MOVQ slot_flags(BX), AX
+	MOVQ AX, ucontext_eflags(DX)
+	MOVQ slot_rip(BX), AX
+	MOVQ AX, ucontext_rip(DX)
+	JMP  event
 
 ignore:
 	MOVQ DX, SP
@@ -479,6 +600,13 @@ TEXT ·rdtsc(SB), NOSPLIT, $0-8
 	SHLQ $32, DX
 	ORQ  DX, AX
 	MOVQ AX, ret+0(FP)
+	RET
+
+// func store(p *uint32, v uint32)
+TEXT ·store(SB), NOSPLIT, $0-12
+	MOVQ p+0(FP), DI
+	MOVL v+8(FP), AX
+	MOVL AX, (DI)
 	RET
 
 // func cpuNumber() uint32

@@ -17,12 +17,17 @@ type guest struct {
 	fd   int
 	mem  []byte // code page, data pages
 	regs arch.Registers
+
+	code    uint64 // offset of the code page in mem
+	patches int
 }
 
 const (
-	codeAddr = 0x400000
+	codePage = 0x400000
+	codeAddr = codePage + 0x20
 	dataAddr = 0x500000
-	guestLen = 16 * arch.PageSize
+	guestLen = 64 * arch.PageSize
+	dataLen  = 15 * arch.PageSize
 )
 
 func newPlatform(t testing.TB) platform.Platform {
@@ -48,12 +53,13 @@ func newGuest(t testing.TB, p platform.Platform, code []byte) *guest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	copy(mem, code)
+	const first = 16 * arch.PageSize
+	copy(mem[first+codeAddr-codePage:], code)
 	as, err := p.NewAddressSpace()
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &guest{p: p, as: as, ctx: p.NewContext(), fd: fd, mem: mem}
+	g := &guest{p: p, as: as, ctx: p.NewContext(), fd: fd, mem: mem, code: first}
 	t.Cleanup(func() {
 		g.ctx.Release()
 		g.as.Release()
@@ -61,13 +67,13 @@ func newGuest(t testing.TB, p platform.Platform, code []byte) *guest {
 		unix.Close(fd)
 	})
 	if err := as.Apply([]platform.MapOp{
-		{Op: platform.OpMap, Addr: codeAddr, Length: arch.PageSize, FD: fd, Perms: platform.Read | platform.Exec},
-		{Op: platform.OpMap, Addr: dataAddr, Length: guestLen - arch.PageSize, Offset: arch.PageSize, FD: fd, Perms: platform.ReadWrite},
+		{Op: platform.OpMap, Addr: codePage, Length: arch.PageSize, Offset: first, FD: fd, Perms: platform.Read | platform.Exec},
+		{Op: platform.OpMap, Addr: dataAddr, Length: dataLen, Offset: arch.PageSize, FD: fd, Perms: platform.ReadWrite},
 	}); err != nil {
 		t.Fatal(err)
 	}
 	g.regs.Rip = codeAddr
-	g.regs.Rsp = dataAddr + guestLen - arch.PageSize
+	g.regs.Rsp = dataAddr + dataLen
 	return g
 }
 

@@ -12,6 +12,11 @@ func stubTextAddr() uintptr
 //go:noescape
 func spinEvent(state *uint32, mask, want, n uint32) bool
 func cpuNumber() uint32
+
+// store is a store that need not be ordered with others.
+//
+//go:noescape
+func store(p *uint32, v uint32)
 func rdtsc() uint64
 func cpuid(leaf, sub uint32) (a, b, c, d uint32)
 func xgetbv() (lo, hi uint32)
@@ -24,6 +29,7 @@ const (
 	labelWaitEnd
 	labelMemory
 	labelEnd
+	labelPatched
 	numLabels
 )
 

@@ -155,9 +155,16 @@ func (p *systrap) zygoteOps(z *addressSpace) []op {
 		data = append(data, b...)
 		return at
 	}
-	actAt := put(bytesOf(&sigaction{handler: p.text.label[labelHandler], flags: saFlags, restorer: p.text.label[labelHandler]}))
+	act := sigaction{handler: p.text.label[labelHandler], flags: saFlags | saNoDefer, restorer: p.text.label[labelHandler]}
+	actAt := put(bytesOf(&act))
+	act.flags = saFlags
+	interruptAt := put(bytesOf(&act))
 	for _, s := range handled {
-		ops = raw(ops, unix.SYS_RT_SIGACTION, uint64(s), actAt, 0, 8)
+		at := actAt
+		if s == unix.SIGUSR1 {
+			at = interruptAt
+		}
+		ops = raw(ops, unix.SYS_RT_SIGACTION, uint64(s), at, 0, 8)
 	}
 	ops = raw(ops, unix.SYS_SETRLIMIT, unix.RLIMIT_CORE, put(bytesOf(&[2]uint64{})))
 	ops = raw(ops, unix.SYS_CAPSET, put(bytesOf(&[2]uint32{unix.LINUX_CAPABILITY_VERSION_3})), put(bytesOf(&[6]uint32{})))
@@ -174,7 +181,12 @@ func (p *systrap) zygoteOps(z *addressSpace) []op {
 // sigaction is the kernel's struct sigaction.
 type sigaction struct{ handler, flags, restorer, mask uint64 }
 
-const saFlags = 0x4 | 0x04000000 | 0x08000000 | 0x40000000 // SA_SIGINFO, SA_RESTORER, SA_ONSTACK, SA_NODEFER
+// Flags of sigaction(2). The interrupt signal is blocked in its own handler, so that many of them do not overflow the signal
+// stack; going back from there takes rt_sigreturn. The others are not blocked, so that going back does not need it.
+const (
+	saFlags   = 0x4 | 0x04000000 | 0x08000000 // SA_SIGINFO, SA_RESTORER, SA_ONSTACK
+	saNoDefer = 0x40000000
+)
 
 // handled are the signals with the stub's handler; no other is ever unblocked.
 var handled = [...]unix.Signal{unix.SIGSYS, unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGUSR1}
