@@ -21,11 +21,11 @@ import (
 // finds them whatever happened since.
 type Paths struct {
 	// V1 maps controllers (and named hierarchies, such as "systemd") to directories.
-	V1 map[string]string `json:"v1,omitempty"`
+	V1 map[string]string
 	// V2 is the directory in the unified hierarchy.
-	V2 string `json:"v2,omitempty"`
+	V2 string
 	// Own are the directories that did not exist before the container and go with it.
-	Own []string `json:"own,omitempty"`
+	Own []string
 }
 
 // skipped are hierarchies that have nothing for a container of ours, and cost time: setting up a

@@ -1,7 +1,6 @@
 package cmd
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +11,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"husk/runsc/container"
+	"husk/runsc/spec"
 )
 
 // execFlags are the flags of exec.
@@ -107,7 +107,7 @@ func (x *execFlags) processSpec(c *container.Container, args []string) (*specs.P
 			return nil, err
 		}
 		p := new(specs.Process)
-		if err := json.Unmarshal(data, p); err != nil {
+		if err := spec.Decode(data, func(c *spec.JSON) { spec.Process(c, p) }); err != nil {
 			return nil, fmt.Errorf("parse %s: %w", x.process, err)
 		}
 		return p, container.CheckProcess(p)

@@ -2,7 +2,6 @@ package container
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"os"
 	"syscall"
@@ -10,6 +9,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"husk/runsc/spec"
 )
 
 // maxHookOutput bounds what is kept of a hook's output for an error message.
@@ -27,11 +28,7 @@ func runHooks(kind string, hooks []specs.Hook, state *specs.State) error {
 }
 
 func runHook(h *specs.Hook, state *specs.State) error {
-	input, err := json.Marshal(state)
-	if err != nil {
-		return err
-	}
-	stdin, err := memoryFile("hook-state", input)
+	stdin, err := memoryFile("hook-state", encodeState(state))
 	if err != nil {
 		return err
 	}
@@ -107,4 +104,8 @@ func memoryFile(name string, content []byte) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+func encodeState(s *specs.State) []byte {
+	return spec.Encode(func(c *spec.JSON) { spec.State(c, s) })
 }

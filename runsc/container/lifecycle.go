@@ -2,7 +2,6 @@ package container
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -88,11 +87,7 @@ func (c *Container) startContainerHooks() error {
 
 // runInside runs a hook in the container, with the state on its standard input.
 func (c *Container) runInside(h *specs.Hook) error {
-	state, err := json.Marshal(c.OCIState(Created))
-	if err != nil {
-		return err
-	}
-	stdin, err := memoryFile("hook-state", state)
+	stdin, err := memoryFile("hook-state", encodeState(c.OCIState(Created)))
 	if err != nil {
 		return err
 	}
@@ -102,12 +97,12 @@ func (c *Container) runInside(h *specs.Hook) error {
 		return err
 	}
 	defer output.Close()
-	spec := *c.Process
-	spec.Args, spec.Env, spec.Cwd, spec.Terminal = h.Args, h.Env, "/", false
-	if len(spec.Args) == 0 {
-		spec.Args = []string{h.Path}
+	process := *c.Process
+	process.Args, process.Env, process.Cwd, process.Terminal = h.Args, h.Env, "/", false
+	if len(process.Args) == 0 {
+		process.Args = []string{h.Path}
 	}
-	p, err := ToProcess(&spec)
+	p, err := ToProcess(&process)
 	if err != nil {
 		return err
 	}

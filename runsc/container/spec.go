@@ -1,7 +1,6 @@
 package container
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +9,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"husk/runsc/spec"
 )
 
 // maxConfig bounds config.json: what a container engine writes stays far below.
@@ -35,34 +36,17 @@ func LoadSpec(bundle string) (*specs.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec := new(specs.Spec)
-	if err := json.Unmarshal(data, spec); err != nil {
-		return nil, fmt.Errorf("parse %s: %w", path, describeJSON(data, err))
+	config := new(specs.Spec)
+	if err := spec.Decode(data, func(c *spec.JSON) { spec.Config(c, config) }); err != nil {
+		return nil, fmt.Errorf("parse %s: %w", path, err)
 	}
-	if err := CheckSpec(spec); err != nil {
+	if err := CheckSpec(config); err != nil {
 		return nil, err
 	}
-	if !filepath.IsAbs(spec.Root.Path) {
-		spec.Root.Path = filepath.Join(bundle, spec.Root.Path)
+	if !filepath.IsAbs(config.Root.Path) {
+		config.Root.Path = filepath.Join(bundle, config.Root.Path)
 	}
-	return spec, checkRootfs(spec.Root.Path)
-}
-
-// describeJSON adds the line to an error of the JSON decoder.
-func describeJSON(data []byte, err error) error {
-	var syntax *json.SyntaxError
-	var typ *json.UnmarshalTypeError
-	off := int64(-1)
-	switch {
-	case errors.As(err, &syntax):
-		off = syntax.Offset
-	case errors.As(err, &typ):
-		off = typ.Offset
-	}
-	if off < 0 || off > int64(len(data)) {
-		return err
-	}
-	return fmt.Errorf("line %d: %w", 1+strings.Count(string(data[:off]), "\n"), err)
+	return config, checkRootfs(config.Root.Path)
 }
 
 // checkRootfs says whether the root can be served. Only the last component may not be a symbolic

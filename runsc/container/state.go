@@ -1,7 +1,6 @@
 package container
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"husk/runsc/cgroup"
+	"husk/runsc/spec"
 )
 
 // Status is a state of the lifecycle of the runtime specification, and "paused".
@@ -44,30 +44,58 @@ const (
 
 // State is what is kept of a container on disk.
 type State struct {
-	Version     int               `json:"version"`
-	OCIVersion  string            `json:"ociVersion"`
-	ID          string            `json:"id"`
-	Status      Status            `json:"status"` // as last set by a command; see Container.Status
-	Bundle      string            `json:"bundle"`
-	Rootfs      string            `json:"rootfs"`
-	Created     time.Time         `json:"created"`
-	Owner       int               `json:"owner"` // user id
-	Annotations map[string]string `json:"annotations,omitempty"`
+	Version     int
+	OCIVersion  string
+	ID          string
+	Status      Status // as last set by a command; see Container.Status
+	Bundle      string
+	Rootfs      string
+	Created     time.Time
+	Owner       int // user id
+	Annotations map[string]string
 
 	// PID is the process that stands for the container on the host, StartTime its start time in clock
 	// ticks (proc(5), field 22), which tells it from a later process with the same id.
-	PID        int    `json:"pid"`
-	StartTime  uint64 `json:"startTime"`
-	GoferPID   int    `json:"goferPid"`
-	GoferStart uint64 `json:"goferStart"`
+	PID        int
+	StartTime  uint64
+	GoferPID   int
+	GoferStart uint64
 	// Sandbox is the container whose sandbox this one lives in: itself for the first one.
-	Sandbox string `json:"sandbox"`
+	Sandbox string
 	// Process is what additional processes take over where they say nothing themselves.
-	Process *specs.Process `json:"process,omitempty"`
-	Hooks   *specs.Hooks   `json:"hooks,omitempty"`
-	Cgroup  *cgroup.Paths  `json:"cgroup,omitempty"`
+	Process *specs.Process
+	Hooks   *specs.Hooks
+	Cgroup  *cgroup.Paths
 	// BeforePause is the state that a paused container goes back to.
-	BeforePause Status `json:"beforePause,omitempty"`
+	BeforePause Status
+}
+
+// fields lists the fields for the state file.
+func (s *State) fields(c *spec.JSON) {
+	spec.Int(c, "version", &s.Version)
+	spec.Str(c, "ociVersion", &s.OCIVersion)
+	spec.Str(c, "id", &s.ID)
+	spec.Str(c, "status", &s.Status)
+	spec.Str(c, "bundle", &s.Bundle)
+	spec.Str(c, "rootfs", &s.Rootfs)
+	created := s.Created.UnixNano()
+	spec.Int(c, "created", &created)
+	s.Created = time.Unix(0, created).UTC()
+	spec.Int(c, "owner", &s.Owner)
+	spec.Map(c, "annotations", &s.Annotations)
+	spec.Int(c, "pid", &s.PID)
+	spec.Int(c, "startTime", &s.StartTime)
+	spec.Int(c, "goferPid", &s.GoferPID)
+	spec.Int(c, "goferStart", &s.GoferStart)
+	spec.Str(c, "sandbox", &s.Sandbox)
+	spec.Ptr(c, "process", &s.Process, spec.Process)
+	spec.Ptr(c, "hooks", &s.Hooks, spec.Hooks)
+	spec.Ptr(c, "cgroup", &s.Cgroup, func(c *spec.JSON, p *cgroup.Paths) {
+		spec.Map(c, "v1", &p.V1)
+		spec.Str(c, "v2", &p.V2)
+		spec.Strs(c, "own", &p.Own)
+	})
+	spec.Str(c, "beforePause", &s.BeforePause)
 }
 
 // Container is a container and its directory.
@@ -159,7 +187,7 @@ func (c *Container) read() error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(data, &c.State); err != nil {
+	if err := spec.Decode(data, c.State.fields); err != nil {
 		return fmt.Errorf("state of container %s: %w", filepath.Base(c.dir), err)
 	}
 	if c.Version != stateVersion {
@@ -171,10 +199,7 @@ func (c *Container) read() error {
 // save writes the state file; a reader sees the old or the new one.
 func (c *Container) save() error {
 	c.Version = stateVersion
-	data, err := json.Marshal(&c.State)
-	if err != nil {
-		return err
-	}
+	data := spec.Encode(c.State.fields)
 	tmp := filepath.Join(c.dir, stateFile+".new")
 	if err := os.WriteFile(tmp, data, 0o600); err != nil {
 		return fmt.Errorf("save state: %w", err)
