@@ -128,6 +128,9 @@ func (t *Task) releaseVfork() {
 // start runs a task whose links are made.
 func (k *Kernel) start(t *Task) {
 	k.running.Add(1)
+	if t.ct.Frozen() {
+		t.work.Or(workFreeze)
+	}
 	go t.run()
 }
 

@@ -27,7 +27,7 @@ type Container struct {
 	pidsLimit atomic.Int64 // most tasks at once; 0 is no limit
 	pids      atomic.Int64 // live tasks
 	pidsPeak  atomic.Int64
-	paused    bool // protected by Kernel.tree
+	freezer   freezer
 }
 
 // ContainerConfig describes a container. Nil namespaces mean the kernel's root ones; a nil PIDNS makes a child of the root PID

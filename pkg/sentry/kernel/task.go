@@ -23,6 +23,7 @@ const (
 	workRestart                    // a system call asked for a restart or left a temporary mask
 	workRseq                       // the thread may have been preempted inside an rseq critical section
 	workUser                       // a function is queued by RunInTask
+	workFreeze                     // the container may be frozen
 )
 
 // interrupting are the bits that end a blocked system call.

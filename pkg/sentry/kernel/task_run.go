@@ -78,6 +78,10 @@ func (t *Task) doWork() bool {
 	if t.work.Load()&workExit != 0 {
 		return false
 	}
+	if t.work.Load()&workFreeze != 0 {
+		t.work.And(^workFreeze)
+		t.waitThaw()
+	}
 	w := t.work.And(^(workSignal | workStop | workRestart | workUser))
 	if w&workUser != 0 {
 		t.runQueued()

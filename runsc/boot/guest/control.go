@@ -1,8 +1,6 @@
 package guest
 
 import (
-	"golang.org/x/sys/unix"
-
 	"husk/runsc/boot"
 )
 
@@ -32,10 +30,22 @@ func (g *Guest) Processes(id string) ([]boot.ProcessInfo, error) {
 }
 
 // Pause implements boot.Kernel.
-func (g *Guest) Pause(id string) error { return unix.ENOSYS }
+func (g *Guest) Pause(id string) error {
+	c, err := g.find(id)
+	if err == nil {
+		c.ct.Freeze()
+	}
+	return err
+}
 
 // Resume implements boot.Kernel.
-func (g *Guest) Resume(id string) error { return unix.ENOSYS }
+func (g *Guest) Resume(id string) error {
+	c, err := g.find(id)
+	if err == nil {
+		c.ct.Thaw()
+	}
+	return err
+}
 
 // Resize implements boot.Kernel.
 func (g *Guest) Resize(id string, pid int32, rows, cols uint16) error {
