@@ -21,7 +21,7 @@ type World struct {
 	UNS *auth.UserNamespace
 }
 
-// New makes a world whose root is what mount gives.
+// New makes a world whose root is what mount gives. Its dentry cache is small, so that names get lost all the time.
 func New(t testing.TB, mount func(w *World) (*vfs.Superblock, error)) *World {
 	t.Helper()
 	mf, err := memfile.New(memfile.Options{})
@@ -29,7 +29,7 @@ func New(t testing.TB, mount func(w *World) (*vfs.Superblock, error)) *World {
 		t.Fatal(err)
 	}
 	t.Cleanup(mf.Close)
-	w := &World{V: vfs.New(0), MF: mf, UNS: auth.NewRootUserNamespace()}
+	w := &World{V: vfs.New(12), MF: mf, UNS: auth.NewRootUserNamespace()}
 	w.Ctx = vfs.NewKernelContext(auth.NewRootCredentials(w.UNS), nil, nil)
 	sb, err := mount(w)
 	if err != nil {

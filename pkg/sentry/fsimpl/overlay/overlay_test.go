@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"husk/pkg/sentry/fsimpl/fstest"
 	"husk/pkg/sentry/fsimpl/tmpfs"
@@ -65,7 +66,11 @@ func prepare(root string) {
 }
 
 func TestDiffer(t *testing.T) {
-	for seed := range uint64(40) {
+	seeds := 20
+	if testing.Short() {
+		seeds = 4
+	}
+	for seed := range uint64(seeds) {
 		newWorld(t).Differ(t, fstest.Options{Steps: 1500, Seed: seed, Prepare: prepare, DirRenameEXDEV: true, AnyDirNlink: true})
 		if t.Failed() {
 			return
@@ -153,3 +158,5 @@ func sorted(l []string) []string {
 	slices.Sort(l)
 	return l
 }
+
+func TestStress(t *testing.T) { newWorld(t).Stress(t, 4, time.Second) }

@@ -2,6 +2,7 @@ package tmpfs
 
 import (
 	"testing"
+	"time"
 
 	"husk/pkg/sentry/fsimpl/fstest"
 	"husk/pkg/sentry/mm"
@@ -22,7 +23,11 @@ func newWorld(t testing.TB) *fstest.World {
 }
 
 func TestDiffer(t *testing.T) {
-	for seed := range uint64(40) {
+	seeds := 20
+	if testing.Short() {
+		seeds = 4
+	}
+	for seed := range uint64(seeds) {
 		newWorld(t).Differ(t, fstest.Options{Steps: 3000, Seed: seed})
 		if t.Failed() {
 			return
@@ -186,5 +191,16 @@ func BenchmarkPRead4K(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		fd.PRead(w.Ctx, s, 0)
+	}
+}
+
+func TestStress(t *testing.T) {
+	w := newWorld(t)
+	w.Stress(t, 4, time.Second)
+	w.NS.DecRef()
+	w.Ctx.FS().Release()
+	w.MF.Reclaim()
+	if n := w.MF.Allocated(); n != 0 {
+		t.Errorf("%d bytes still allocated", n)
 	}
 }
