@@ -4,10 +4,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"husk/pkg/sentry/auth"
+	"husk/pkg/sentry/fsimpl/cgroupfs"
 	"husk/pkg/sentry/fsimpl/dev"
 	"husk/pkg/sentry/fsimpl/overlay"
 	"husk/pkg/sentry/fsimpl/pipefs"
 	"husk/pkg/sentry/fsimpl/proc"
+	"husk/pkg/sentry/fsimpl/sysfs"
 	"husk/pkg/sentry/fsimpl/tmpfs"
 	"husk/pkg/sentry/socket"
 	unixsocket "husk/pkg/sentry/socket/unix"
@@ -20,6 +22,8 @@ func (g *Guest) register() {
 	g.v.RegisterFileSystem(overlay.Type{})
 	dev.Register(g.k)
 	proc.Register(g.k, g.v)
+	sysfs.Register(g.k, g.v)
+	cgroupfs.Register(g.k, g.v)
 	g.v.SetFIFOOpener(pipefs.FIFOs{})
 	socket.RegistryOf(g.k).Register(unix.AF_UNIX, unixsocket.NewFamily())
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strconv"
 
+	"husk/pkg/sentry/fsimpl/cgroupfs"
 	"husk/pkg/sentry/kernel"
 	"husk/pkg/sentry/limits"
 	"husk/pkg/sentry/mm"
@@ -296,4 +297,4 @@ func genChildren(e *env, b []byte) ([]byte, error) {
 }
 
 // genCgroup is cgroups(7), "/proc files": containers are at the root of their cgroup namespace.
-func genCgroup(e *env, b []byte) ([]byte, error) { return append(b, "0::/\n"...), nil }
+func genCgroup(e *env, b []byte) ([]byte, error) { return cgroupfs.AppendProc(e.fs.k, b), nil }
