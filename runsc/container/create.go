@@ -119,7 +119,7 @@ func reserve(o *Options) (*Container, error) {
 	c := &Container{dir: filepath.Join(o.Conf.Root, o.ID), lock: -1}
 	if err := unix.Mkdir(c.dir, 0o700); err != nil {
 		if err == unix.EEXIST {
-			return nil, ErrExist
+			return nil, fmt.Errorf("%w: %s", ErrExist, o.ID)
 		}
 		return nil, &os.PathError{Op: "mkdir", Path: c.dir, Err: err}
 	}
