@@ -15,8 +15,8 @@ import (
 // pollEntries are poll(2) and select(2).
 func pollEntries() []Entry {
 	return []Entry{
-		{Number: unix.SYS_POLL, Name: "poll", Handler: poll, Args: "hex uint int"},
-		{Number: unix.SYS_PPOLL, Name: "ppoll", Handler: ppoll, Args: "hex uint hex hex uint"},
+		{Number: unix.SYS_POLL, Name: "poll", Handler: poll, Args: "hex int int"},
+		{Number: unix.SYS_PPOLL, Name: "ppoll", Handler: ppoll, Args: "hex int hex hex int"},
 		{Number: unix.SYS_SELECT, Name: "select", Handler: selectCall, Args: "int hex hex hex hex"},
 		{Number: unix.SYS_PSELECT6, Name: "pselect6", Handler: pselect6, Args: "int hex hex hex hex hex"},
 	}

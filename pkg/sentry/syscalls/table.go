@@ -60,6 +60,7 @@ var families = [...]func() []Entry{
 	pollEntries,
 	eventEntries,
 	socketEntries,
+	mqueueEntries,
 	sysvEntries,
 	memfdEntries,
 	fileOpenEntries,

@@ -160,7 +160,7 @@ func (g *Guest) create(c *container) (err error) {
 			return err
 		}
 	}
-	if err := g.mountAll(c, cfg.PIDNS); err != nil {
+	if err := g.mountAll(c, cfg.PIDNS, cfg.IPC); err != nil {
 		return err
 	}
 	cfg.MountNS = c.ns

@@ -10,7 +10,6 @@ import (
 
 	"husk/pkg/sentry/auth"
 	gofs "husk/pkg/sentry/fsimpl/gofer"
-	"husk/pkg/sentry/fsimpl/proc"
 	"husk/pkg/sentry/kernel"
 	"husk/pkg/sentry/vfs"
 	"husk/runsc/boot"
@@ -19,9 +18,23 @@ import (
 // goferType marks mounts that the gofer serves.
 const goferType = "gofer"
 
+// mountContext makes the mounts of a container's configuration: it has the namespaces that file systems of the
+// kernel's objects show.
+type mountContext struct {
+	vfs.Context
+	pid *kernel.PIDNamespace
+	ipc *kernel.IPCNamespace
+}
+
+// PIDNS is what proc shows.
+func (m *mountContext) PIDNS() *kernel.PIDNamespace { return m.pid }
+
+// IPCNamespace is what mqueue shows.
+func (m *mountContext) IPCNamespace() *kernel.IPCNamespace { return m.ipc }
+
 // mountAll makes the container's mount namespace: the root, the mounts of its configuration in their
 // order, devices, masked and read-only paths.
-func (g *Guest) mountAll(c *container, pidns *kernel.PIDNamespace) error {
+func (g *Guest) mountAll(c *container, pidns *kernel.PIDNamespace, ipc *kernel.IPCNamespace) error {
 	spec := c.spec
 	if len(spec.Mounts) == 0 || spec.Mounts[0].Type != goferType {
 		return errors.New("the first mount is not the root")
@@ -35,7 +48,7 @@ func (g *Guest) mountAll(c *container, pidns *kernel.PIDNamespace) error {
 	c.ns = g.v.NewMountNamespace(sb, g.k.RootUserNamespace(), mountFlags(root.Flags&^unix.MS_RDONLY))
 	ctx, done := g.rootContext(c)
 	defer done()
-	ctx = proc.WithPIDNS(ctx, pidns)
+	ctx = &mountContext{ctx, pidns, ipc}
 	for i := 1; i < len(spec.Mounts); i++ {
 		if t := spec.Mounts[i].Type; (t == "cgroup" || t == "cgroup2") && g.v.FileSystemType(t) == nil {
 			continue

@@ -6,6 +6,7 @@ import (
 	"husk/pkg/sentry/auth"
 	"husk/pkg/sentry/fsimpl/cgroupfs"
 	"husk/pkg/sentry/fsimpl/dev"
+	"husk/pkg/sentry/fsimpl/mqueue"
 	"husk/pkg/sentry/fsimpl/overlay"
 	"husk/pkg/sentry/fsimpl/pipefs"
 	"husk/pkg/sentry/fsimpl/proc"
@@ -26,6 +27,7 @@ func (g *Guest) register() {
 	proc.Register(g.k, g.v)
 	sysfs.Register(g.k, g.v)
 	cgroupfs.Register(g.k, g.v)
+	g.v.RegisterFileSystem(&mqueue.Type{})
 	g.v.SetFIFOOpener(pipefs.FIFOs{})
 	socket.RegistryOf(g.k).Register(unix.AF_UNIX, unixsocket.NewFamily())
 }
