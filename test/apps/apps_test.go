@@ -28,7 +28,7 @@ var apps = []app{
 	{"find-grep", `find /usr/share/doc -name 'copyright' | sort | head -200 | md5sum; grep -rl 'GNU General' /usr/share/common-licenses | sort; find /usr/include -type f | wc -l`, 2 * minute},
 	{"tar-gzip", `tar -C /usr/include -cf - linux | md5sum; tar -C /usr/include -czf x.tgz linux; mkdir o; tar -C o -xzf x.tgz; diff -r /usr/include/linux o/linux && echo same
 		tar -cJf x.xz -C /usr/include/linux can && tar -tf x.xz | wc -l`, 2 * minute},
-	{"bash", `bash -c 'set -m; sleep 100 & jobs; kill %1; wait %1; echo $?; x=(a b c); echo ${#x[@]} ${x[@]/b/B}; cat <(echo sub) ; diff <(seq 3) <(seq 4); trap "echo trapped" USR1; kill -USR1 $$; ulimit -n; exec 5>f; echo five >&5; cat f; coproc cat; echo hi >&${COPROC[1]}; read -u ${COPROC[0]} y; echo $y'`, minute},
+	{"bash", `bash -c 'set -m; sleep 100 & jobs; kill %1; wait %1; echo $?; x=(a b c); echo ${#x[@]} ${x[@]/b/B}; cat <(echo sub) ; diff <(seq 3) <(seq 4); trap "echo trapped" USR1; kill -USR1 $$; ulimit -n 500; ulimit -n; exec 5>f; echo five >&5; cat f; coproc cat; echo hi >&${COPROC[1]}; read -u ${COPROC[0]} y; echo $y'`, minute},
 	{"signals", `sh -c 'kill -TERM $$'; echo $?; sh -c 'kill -KILL $$'; echo $?; timeout 0.2 sleep 5; echo $?`, minute},
 	{"python", `cat >t.py <<'PY'
 import json, ssl, sqlite3, subprocess, threading, multiprocessing, asyncio, os, socket, tempfile, hashlib, select, signal, mmap, time, pathlib

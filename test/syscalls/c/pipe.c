@@ -252,3 +252,23 @@ CASE(ping_pong)
 	}
 	EQ(REAP(c), 0);
 }
+
+CASE(reopen_through_proc)
+{
+	char path[40], b[4];
+	mk(0);
+	EQ(write(p[1], "ab", 2), 2);
+	close(p[1]);
+	sprintf(path, "/proc/self/fd/%d", p[0]);
+	int r = OK(open(path, O_RDONLY)); /* no writer: does not wait for one */
+	EQ(read(r, b, 4), 2);
+	EQ(read(r, b, 4), 0);
+	int w = OK(open(path, O_WRONLY));
+	close(p[0]);
+	close(r);
+	sprintf(path, "/proc/self/fd/%d", w);
+	w = OK(open(path, O_WRONLY | O_NONBLOCK)); /* no reader: no ENXIO either */
+	r = OK(open(path, O_RDONLY));
+	EQ(write(w, "x", 1), 1);
+	EQ(read(r, b, 4), 1);
+}

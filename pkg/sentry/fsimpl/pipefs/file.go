@@ -21,6 +21,7 @@ type end struct {
 // inode is a FIFO that leads to the pipe, so that it can be opened again through /proc/PID/fd.
 func NewPipe(ctx vfs.Context, v *vfs.VFS, flags uint32) (r, w *vfs.FileDescription) {
 	p := New()
+	p.anon = true
 	p.open(true, true)
 	at := v.NewAnonPath(ctx, "pipe", unix.S_IFIFO|0600)
 	at.Inode().Slot(vfs.SlotFIFO, func(any) any { return p })
@@ -94,10 +95,12 @@ func (e *end) Ioctl(ctx vfs.Context, fd *vfs.FileDescription, cmd uint32, arg ui
 type FIFOs struct{}
 
 // OpenFIFO implements vfs.FIFOOpener by the rules of fifo(7): the open of one end waits for the other; for reading with
-// O_NONBLOCK it succeeds at once, for writing it fails with ENXIO while there is no reader.
+// O_NONBLOCK it succeeds at once, for writing it fails with ENXIO while there is no reader. A pipe that is opened
+// again through /proc/PID/fd has had both ends, so it waits for nobody.
 func (FIFOs) OpenFIFO(ctx vfs.Context, node *vfs.Inode, flags uint32) (vfs.FileImpl, error) {
 	p := pipeOf(node)
 	nonblock := flags&unix.O_NONBLOCK != 0
+	wait := !nonblock && !p.anon
 	switch flags & unix.O_ACCMODE {
 	case unix.O_RDWR:
 		p.open(true, true)
@@ -105,7 +108,7 @@ func (FIFOs) OpenFIFO(ctx vfs.Context, node *vfs.Inode, flags uint32) (vfs.FileI
 	case unix.O_RDONLY:
 		gen := p.opened(false)
 		p.open(true, false)
-		if !nonblock {
+		if wait {
 			if err := p.awaitOpen(ctx, false, gen); err != nil {
 				p.close(true, false)
 				return nil, err
@@ -114,11 +117,11 @@ func (FIFOs) OpenFIFO(ctx vfs.Context, node *vfs.Inode, flags uint32) (vfs.FileI
 		return &end{p: p, r: true}, nil
 	case unix.O_WRONLY:
 		gen := p.opened(true)
-		if nonblock && !p.hasEnd(true) {
+		if nonblock && !p.anon && !p.hasEnd(true) {
 			return nil, unix.ENXIO
 		}
 		p.open(false, true)
-		if !nonblock {
+		if wait {
 			if err := p.awaitOpen(ctx, true, gen); err != nil {
 				p.close(false, true)
 				return nil, err

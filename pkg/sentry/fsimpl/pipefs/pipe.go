@@ -23,6 +23,7 @@ const (
 // Pipe is a pipe or the state of a FIFO.
 type Pipe struct {
 	queue waiter.Queue
+	anon  bool // made by pipe(2), not a FIFO; immutable
 
 	mu        sync.Mutex
 	data      ring.Bytes         // protected by mu, as is what follows
