@@ -251,6 +251,7 @@ func (tg *ThreadGroup) becomeZombie() {
 		tg.reap(false)
 	}
 	close(tg.exited)
+	tg.wakeZappers()
 	tg.pid.queue.Notify(waiter.ReadableEvents | waiter.EventHUp)
 }
 
@@ -315,6 +316,11 @@ func (tg *ThreadGroup) reap(waited bool) {
 	tg.flush(&tg.pending, ^linux.SignalSet(0))
 	tg.freeNodes = nil
 	tg.mu.Unlock()
+	tg.wakeZappers()
+}
+
+// wakeZappers tells a dying PID 1 that waits for the others that there is one less. The caller holds tree.
+func (tg *ThreadGroup) wakeZappers() {
 	for ns := tg.pidns; ns != nil; ns = ns.parent {
 		if ns.zapper != nil {
 			ns.zapper.wake.NotifyEvent(0)

@@ -136,6 +136,7 @@ func (t *Task) handOver(m *mm.MemoryManager, b *futexBucket, key *mm.Key, addr u
 		v = prev
 	}
 	if w != nil {
+		t.k.futexes.setOwner(w, nil) // at once, lest somebody who waits for w's thread sees a cycle
 		b.wake(w)
 		t.k.futexes.newOwner(b, key, w.task)
 	}
