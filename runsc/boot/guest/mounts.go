@@ -50,9 +50,6 @@ func (g *Guest) mountAll(c *container, pidns *kernel.PIDNamespace, ipc *kernel.I
 	defer done()
 	ctx = &mountContext{ctx, pidns, ipc}
 	for i := 1; i < len(spec.Mounts); i++ {
-		if t := spec.Mounts[i].Type; (t == "cgroup" || t == "cgroup2") && g.v.FileSystemType(t) == nil {
-			continue
-		}
 		if err := g.mountOne(ctx, c, &spec.Mounts[i]); err != nil {
 			m := &spec.Mounts[i]
 			return fmt.Errorf("mount %s (type %s) at %s: %w", m.Source, m.Type, m.Destination, err)

@@ -20,8 +20,6 @@ import (
 // register tells the kernel of the file systems, devices and sockets that there are.
 func (g *Guest) register() {
 	g.v.RegisterFileSystem(tmpfs.NewType("tmpfs", g.mf, 0))
-	g.v.RegisterFileSystem(tmpfs.NewType("mqueue", g.mf, 0))
-	g.v.RegisterFileSystem(tmpfs.NewType("sysfs", g.mf, 0))
 	g.v.RegisterFileSystem(overlay.Type{})
 	dev.Register(g.k)
 	proc.Register(g.k, g.v)
