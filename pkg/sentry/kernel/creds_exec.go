@@ -133,10 +133,23 @@ func (t *Task) SetCredentials(c *auth.Credentials) {
 	} else {
 		t.creds.Store(c)
 	}
-	if old.EUID != c.EUID || old.EGID != c.EGID || old.FSUID != c.FSUID || old.FSGID != c.FSGID || c.Permitted&^old.Permitted != 0 {
+	if old.EUID != c.EUID || old.EGID != c.EGID || old.FSUID != c.FSUID || old.FSGID != c.FSGID || gains(old, c) {
 		t.group.dumpable.Store(0)
 		t.SetPDeathSignal(0)
 	}
+}
+
+// gains tells whether c can do more than old to what is outside of namespaces that old's user owns.
+func gains(old, c *auth.Credentials) bool {
+	if c.UserNS == old.UserNS {
+		return c.Permitted&^old.Permitted != 0
+	}
+	for ns := c.UserNS; ns != nil; ns = ns.Parent {
+		if ns.Parent == old.UserNS && ns.Owner == old.EUID {
+			return false
+		}
+	}
+	return true
 }
 
 // countUser adds n to the tasks of user u. The caller holds tree.

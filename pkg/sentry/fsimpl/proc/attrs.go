@@ -47,7 +47,7 @@ func genLimits(e *env, b []byte) ([]byte, error) {
 	return b, nil
 }
 
-func genComm(e *env, b []byte) ([]byte, error) { return append(appendName(b, e.t.Name()), '\n'), nil }
+func genComm(e *env, b []byte) ([]byte, error) { return append(append(b, e.t.Name()...), '\n'), nil }
 
 // setComm names a thread; only threads of the same process may.
 func setComm(e *env, data []byte, _ int64) error {
@@ -55,7 +55,7 @@ func setComm(e *env, data []byte, _ int64) error {
 	if me == nil || me.Group() != e.tg {
 		return unix.EINVAL
 	}
-	if i := bytes.IndexAny(data, "\x00\n"); i >= 0 && data[i] == 0 || i == len(data)-1 && i >= 0 {
+	if i := bytes.IndexByte(data, 0); i >= 0 {
 		data = data[:i]
 	}
 	e.t.SetName(string(data[:min(len(data), 15)]))
@@ -69,6 +69,9 @@ func genPersonality(e *env, b []byte) ([]byte, error) {
 // genSyscall is proc_pid_syscall(5).
 func genSyscall(e *env, b []byte) ([]byte, error) {
 	nr, args, sp, pc, ok := e.t.BlockedSyscall()
+	if e.t.Exited() {
+		return append(b, "-1 0x0 0x0\n"...), nil
+	}
 	if !ok {
 		return append(b, "running\n"...), nil
 	}
@@ -102,7 +105,7 @@ func genOOMScore(e *env, b []byte) ([]byte, error) {
 	var rss uint64
 	e.withMM(func(m *mm.MemoryManager) { s := m.Stats(); rss = s.RSS.Total() + s.PageTables })
 	adj := int64(e.tg.OOMScoreAdj())
-	if adj == -oomMax {
+	if adj == -oomMax || e.t.Exited() {
 		return append(b, "0\n"...), nil
 	}
 	total, _ := e.fs.k.Memory()
@@ -235,9 +238,6 @@ func genIO(e *env, b []byte) ([]byte, error) {
 
 // genTimers is proc_pid_timers(5).
 func genTimers(e *env, b []byte) ([]byte, error) {
-	if !mayAccess(e.ctx, e.t) {
-		return b, unix.EACCES
-	}
 	for _, t := range e.tg.Timers(nil) {
 		b = appendLine(b, "ID: ", int64(t.ID))
 		b = append(strconv.AppendInt(append(b, "signal: "...), int64(t.Signal), 10), '/')
@@ -262,9 +262,9 @@ func genTimers(e *env, b []byte) ([]byte, error) {
 	return b, nil
 }
 
-// mayTime is who sees and sets another process' timer slack: whoever may look into it, or has CAP_SYS_NICE over it.
+// mayTime is who sees and sets timer slack: the thread itself, and who has CAP_SYS_NICE over it.
 func mayTime(e *env) bool {
-	return mayAccess(e.ctx, e.t) || e.ctx.Credentials().HasCapIn(unix.CAP_SYS_NICE, e.t.UserNS())
+	return taskOf(e.ctx) == e.t || e.ctx.Credentials().HasCapIn(unix.CAP_SYS_NICE, e.t.UserNS())
 }
 
 func genTimerSlack(e *env, b []byte) ([]byte, error) {

@@ -15,7 +15,7 @@ const maxFD = 1 << inoFDNumberBits
 
 // fdDir is /proc/PID/fd or /proc/PID/fdinfo.
 type fdDir struct {
-	pseudo.Node
+	dirNode
 	taskRef
 	info bool
 }
@@ -78,6 +78,9 @@ func (d *fdDir) CheckPermission(ctx vfs.Context, mask uint32) error {
 func (d *fdDir) Stat(ctx vfs.Context, mask uint32, st *vfs.Stat) error {
 	_, t := d.get()
 	if t == nil {
+		if d.info {
+			return d.Node.Stat(ctx, mask, st)
+		}
 		return unix.ENOENT
 	}
 	setOwner(&d.Inode, t)
@@ -160,9 +163,6 @@ func (d *fdDir) ReadDir(ctx vfs.Context, cookie int64, sink vfs.DirSink) error {
 	if t == nil {
 		return unix.ENOENT
 	}
-	if d.info && !mayAccess(ctx, t) {
-		return unix.EACCES
-	}
 	files := t.FDTable()
 	if files == nil || cookie-2 >= maxFD {
 		return nil
@@ -242,14 +242,21 @@ type fdInfo struct {
 	n int32
 }
 
-// Open implements vfs.InodeOps.
-func (f *fdInfo) Open(vfs.Context, uint32) (vfs.FileImpl, error) { return pseudo.NewOpenFile(f), nil }
-
-// Generate implements pseudo.Generator.
-func (f *fdInfo) Generate(ctx vfs.Context, b []byte) ([]byte, error) {
+// Open implements vfs.InodeOps: who opens must have the right to look into the task, whatever the cache of names let through.
+func (f *fdInfo) Open(ctx vfs.Context, _ uint32) (vfs.FileImpl, error) {
 	fd, err := f.accessedFile(ctx, f.n)
 	if err != nil {
-		return b, err
+		return nil, err
+	}
+	fd.DecRef()
+	return pseudo.NewOpenFile(f), nil
+}
+
+// Generate implements pseudo.Generator.
+func (f *fdInfo) Generate(_ vfs.Context, b []byte) ([]byte, error) {
+	_, fd := f.file(f.n)
+	if fd == nil {
+		return b, unix.ENOENT
 	}
 	defer fd.DecRef()
 	flags := fd.Flags()

@@ -20,11 +20,21 @@ func (e *env) accessedMM() (*mm.MemoryManager, error) {
 	return e.t.MM(), nil
 }
 
+// memory is accessedMM for files that a task without memory does not have: ESRCH.
+func (e *env) memory() (*mm.MemoryManager, error) {
+	m, err := e.accessedMM()
+	if err == nil && m == nil {
+		err = unix.ESRCH
+	}
+	return m, err
+}
+
 // mapsBatch is how many mappings are looked at with the address space locked once.
 const mapsBatch = 64
 
 // mapsSeq makes maps; positions are addresses.
 type mapsSeq struct {
+	taskRef
 	m *mm.MemoryManager // nil: a task without memory
 	// each makes the text of one mapping.
 	each func(b []byte, m *mm.MemoryManager, v *mm.VMAInfo) []byte
@@ -32,6 +42,9 @@ type mapsSeq struct {
 
 // Next implements pseudo.Seq.
 func (s *mapsSeq) Next(_ vfs.Context, pos uint64, b []byte) ([]byte, uint64, error) {
+	if _, t := s.get(); t == nil {
+		return b, pos, unix.ESRCH
+	}
 	if s.m == nil || pos == ^uint64(0) || !s.m.IncUsers() {
 		return b, pos, nil
 	}
@@ -62,7 +75,7 @@ func (e *env) openSeq(each func([]byte, *mm.MemoryManager, *mm.VMAInfo) []byte) 
 	if err != nil {
 		return nil, err
 	}
-	return pseudo.NewSeqFile(&mapsSeq{m: m, each: each}), nil
+	return pseudo.NewSeqFile(&mapsSeq{e.taskRef, m, each}), nil
 }
 
 // appendHexPadded appends v in hexadecimal, with at least width digits.
@@ -215,13 +228,16 @@ func appendSmap(b []byte, m *mm.MemoryManager, v *mm.VMAInfo) []byte {
 }
 
 // rollup makes smaps_rollup.
-type rollup struct{ m *mm.MemoryManager }
+type rollup struct {
+	taskRef
+	m *mm.MemoryManager
+}
 
 // Generate implements pseudo.Generator. ESRCH for a task without memory.
 func (r rollup) Generate(ctx vfs.Context, b []byte) ([]byte, error) {
 	var sum usage
 	var first, end uint64
-	s := mapsSeq{m: r.m, each: func(b []byte, m *mm.MemoryManager, v *mm.VMAInfo) []byte {
+	s := mapsSeq{r.taskRef, r.m, func(b []byte, m *mm.MemoryManager, v *mm.VMAInfo) []byte {
 		sum.add(usageOf(m, v))
 		if end == 0 {
 			first = v.Start
@@ -230,7 +246,10 @@ func (r rollup) Generate(ctx vfs.Context, b []byte) ([]byte, error) {
 		return b
 	}}
 	for pos := uint64(0); ; {
-		_, next, _ := s.Next(ctx, pos, nil)
+		_, next, err := s.Next(ctx, pos, nil)
+		if err != nil {
+			return b, err
+		}
 		if next == pos || next == ^uint64(0) {
 			break
 		}
@@ -248,5 +267,5 @@ func openSmapsRollup(e *env, _ uint32) (vfs.FileImpl, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pseudo.NewOpenFile(rollup{m}), nil
+	return pseudo.NewOpenFile(rollup{e.taskRef, m}), nil
 }

@@ -121,7 +121,7 @@ func (f *memWriter) Seek(_ vfs.Context, off int64, whence int32, old int64) (int
 }
 
 func openMem(e *env, _ uint32) (vfs.FileImpl, error) {
-	m, err := e.accessedMM()
+	m, err := e.memory()
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +129,7 @@ func openMem(e *env, _ uint32) (vfs.FileImpl, error) {
 }
 
 func openEnviron(e *env, _ uint32) (vfs.FileImpl, error) {
-	m, err := e.accessedMM()
+	m, err := e.memory()
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +159,7 @@ func (f auxvFile) Read(_ vfs.Context, dst mm.IOSeq, off int64) (int64, error) {
 }
 
 func openAuxv(e *env, _ uint32) (vfs.FileImpl, error) {
-	m, err := e.accessedMM()
+	m, err := e.memory()
 	if err != nil {
 		return nil, err
 	}

@@ -61,7 +61,7 @@ var netFiles = [...]netFile{
 
 // netDir is /proc/PID/net: the network of the task.
 type netDir struct {
-	pseudo.Node
+	dirNode
 	taskRef
 }
 
@@ -77,7 +77,7 @@ func (d *netDir) entryIno(i int) uint64 { return d.Ino()&^0xff | uint64(i+160) }
 // Lookup implements vfs.InodeOps.
 func (d *netDir) Lookup(_ vfs.Context, name string) (*vfs.Inode, error) {
 	_, t := d.get()
-	if t == nil {
+	if t == nil || t.Exited() {
 		return nil, unix.ENOENT
 	}
 	for i := range netFiles {
@@ -94,7 +94,7 @@ func (d *netDir) Lookup(_ vfs.Context, name string) (*vfs.Inode, error) {
 // Revalidate implements vfs.Revalidator.
 func (d *netDir) Revalidate(vfs.Context, string, *vfs.Inode) bool {
 	_, t := d.get()
-	return t != nil
+	return t != nil && !t.Exited()
 }
 
 // Open implements vfs.InodeOps.
@@ -122,7 +122,7 @@ type netInode struct {
 // Open implements vfs.InodeOps. The file goes with the network that the task is in now.
 func (f *netInode) Open(vfs.Context, uint32) (vfs.FileImpl, error) {
 	_, t := f.get()
-	if t == nil {
+	if t == nil || t.Exited() {
 		return nil, unix.EINVAL
 	}
 	return pseudo.NewOpenFile(&netGen{t.NetNS(), f.file}), nil

@@ -48,7 +48,7 @@ func childPIDNS(t *kernel.Task) any {
 
 // nsDir is /proc/PID/ns.
 type nsDir struct {
-	pseudo.Node
+	dirNode
 	taskRef
 }
 

@@ -102,6 +102,16 @@ func (r *rootDir) Revalidate(ctx vfs.Context, name string, child *vfs.Inode) boo
 	return true
 }
 
+// Create implements vfs.InodeOps.
+func (r *rootDir) Create(vfs.Context, string, *vfs.CreateArgs) (*vfs.Inode, error) {
+	return nil, unix.ENOENT
+}
+
+// Rename implements vfs.InodeOps.
+func (r *rootDir) Rename(_ vfs.Context, _ string, _ *vfs.Inode, _ *vfs.Inode, _ string, target *vfs.Inode, _ uint32) error {
+	return renameError(target)
+}
+
 // Stat implements vfs.InodeOps.
 func (r *rootDir) Stat(ctx vfs.Context, mask uint32, st *vfs.Stat) error {
 	err := r.Dir.Stat(ctx, mask, st)

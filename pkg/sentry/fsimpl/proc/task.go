@@ -61,8 +61,9 @@ type entry struct {
 	name  string
 	mode  uint32 // type and permissions
 	where uint8
-	// access: reading needs the right to look into the task.
-	access bool
+	// access, if not 0, is the error of a read without the right to look into the task; openAccess checks that at the open instead.
+	access     unix.Errno
+	openAccess bool
 	// gen makes the content, set takes what is written.
 	gen func(e *env, buf []byte) ([]byte, error)
 	set func(e *env, data []byte, off int64) error
@@ -76,9 +77,30 @@ type entry struct {
 	target string
 }
 
+// dirNode is what directories have in common: nothing can be made in them.
+type dirNode struct{ pseudo.Node }
+
+// Create implements vfs.InodeOps: names that do not exist cannot come to exist.
+func (*dirNode) Create(vfs.Context, string, *vfs.CreateArgs) (*vfs.Inode, error) {
+	return nil, unix.ENOENT
+}
+
+// Rename implements vfs.InodeOps.
+func (*dirNode) Rename(_ vfs.Context, _ string, _ *vfs.Inode, _ *vfs.Inode, _ string, target *vfs.Inode, _ uint32) error {
+	return renameError(target)
+}
+
+// renameError is that of a rename in a place where names cannot change: the new name would have to exist.
+func renameError(target *vfs.Inode) error {
+	if target == nil {
+		return unix.ENOENT
+	}
+	return unix.EPERM
+}
+
 // taskDir is /proc/PID or /proc/PID/task/TID.
 type taskDir struct {
-	pseudo.Node
+	dirNode
 	taskRef
 }
 
@@ -129,10 +151,12 @@ func (d *taskDir) CheckPermission(ctx vfs.Context, mask uint32) error {
 // Stat implements vfs.InodeOps.
 func (d *taskDir) Stat(ctx vfs.Context, mask uint32, st *vfs.Stat) error {
 	_, t := d.get()
-	if t == nil || d.fs.hidden(ctx, t, hideInvisible) {
-		return unix.ENOENT
+	if t != nil {
+		if d.fs.hidden(ctx, t, hideInvisible) {
+			return unix.ENOENT
+		}
+		d.setOwner(t)
 	}
-	d.setOwner(t)
 	return d.Node.Stat(ctx, mask, st)
 }
 
@@ -204,7 +228,7 @@ func (d *taskDir) Open(vfs.Context, uint32) (vfs.FileImpl, error) {
 // ReadDir implements vfs.DirReader.
 func (d *taskDir) ReadDir(_ vfs.Context, cookie int64, sink vfs.DirSink) error {
 	if _, t := d.get(); t == nil {
-		return unix.ENOENT
+		return nil
 	}
 	for i := int(min(cookie-2, int64(len(entries)))); i < len(entries); i++ {
 		e := &entries[i]
@@ -228,6 +252,9 @@ func (f *taskFile) Open(ctx vfs.Context, flags uint32) (vfs.FileImpl, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f.entry.openAccess && !mayAccess(ctx, e.t) {
+		return nil, unix.EACCES
+	}
 	if f.entry.open != nil {
 		return f.entry.open(e, flags)
 	}
@@ -250,8 +277,8 @@ func (g *taskGen) Generate(ctx vfs.Context, buf []byte) ([]byte, error) {
 	if err != nil {
 		return buf, err
 	}
-	if g.entry.access && !mayAccess(ctx, e.t) {
-		return buf, unix.EACCES
+	if g.entry.access != 0 && !mayAccess(ctx, e.t) {
+		return buf, g.entry.access
 	}
 	if g.entry.gen == nil {
 		return buf, unix.EINVAL
@@ -332,7 +359,7 @@ func linkExe(e *env) (vfs.Path, error) {
 
 // threadsDir is /proc/PID/task.
 type threadsDir struct {
-	pseudo.Node
+	dirNode
 	taskRef
 }
 
@@ -383,13 +410,12 @@ func (d *threadsDir) Revalidate(_ vfs.Context, name string, child *vfs.Inode) bo
 
 // Stat implements vfs.InodeOps.
 func (d *threadsDir) Stat(ctx vfs.Context, mask uint32, st *vfs.Stat) error {
-	tg, t := d.get()
-	if t == nil {
-		return unix.ENOENT
-	}
-	setOwner(&d.Inode, t)
 	err := d.Node.Stat(ctx, mask, st)
-	st.Nlink = 2 + uint32(tg.NumThreads())
+	if tg, t := d.get(); t != nil {
+		setOwner(&d.Inode, t)
+		st.UID, st.GID = d.UID(), d.GID()
+		st.Nlink = 2 + uint32(tg.NumThreads())
+	}
 	return err
 }
 
@@ -402,7 +428,7 @@ func (d *threadsDir) Open(vfs.Context, uint32) (vfs.FileImpl, error) {
 func (d *threadsDir) ReadDir(_ vfs.Context, cookie int64, sink vfs.DirSink) error {
 	tg, _ := d.get()
 	if tg == nil {
-		return unix.ENOENT
+		return nil
 	}
 	var ids []int
 	for _, t := range tg.Tasks(nil) {
