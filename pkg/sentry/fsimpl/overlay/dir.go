@@ -386,26 +386,58 @@ func (i *inode) emptyDir(ctx vfs.Context) (bool, error) {
 	return len(l) == 0, err
 }
 
-// dirFile is an open directory: it keeps the list that it made when it was read from the start.
+// dirFile is an open directory. Each time it is read from the start it chooses where the entries come from: a directory that
+// only one lower layer has is read there, others are merged into a list.
 type dirFile struct {
-	i  *inode
-	mu sync.Mutex
-	l  []listed // protected by mu
+	i     *inode
+	mu    sync.Mutex
+	l     []listed      // protected by mu: the merged list
+	lower vfs.FileImpl  // protected by mu: the open directory of the lower layer
+	plain vfs.DirReader // protected by mu: lower, while it is what is read
 }
 
 // Release implements vfs.FileImpl.
-func (*dirFile) Release() {}
+func (f *dirFile) Release() {
+	if f.lower != nil {
+		f.lower.Release()
+	}
+}
 
-// ReadDir implements vfs.DirReader. The cookie of entry k is 2+k.
+// start chooses the source; mu is held.
+func (f *dirFile) start(ctx vfs.Context) error {
+	i := f.i
+	f.l, f.plain = nil, nil
+	if i.upper.Load() == nil && len(i.lower) == 1 && i.lower[0].layer == len(i.fs.layers.Lower)-1 {
+		if f.lower == nil {
+			var err error
+			if f.lower, err = i.lower[0].Ops().Open(ctx, unix.O_RDONLY|unix.O_DIRECTORY); err != nil {
+				return err
+			}
+		}
+		f.plain, _ = f.lower.(vfs.DirReader)
+	}
+	if f.plain != nil {
+		return nil
+	}
+	var err error
+	f.l, err = i.merged(ctx)
+	return err
+}
+
+// ReadDir implements vfs.DirReader. The cookie of entry k of a merged list is 2+k.
 func (f *dirFile) ReadDir(ctx vfs.Context, cookie int64, sink vfs.DirSink) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.l == nil || cookie == 2 {
-		l, err := f.i.merged(ctx)
-		if err != nil {
+	if cookie == 2 || f.l == nil && f.plain == nil {
+		if err := f.start(ctx); err != nil {
 			return err
 		}
-		f.l = l
+	}
+	if f.plain != nil {
+		if f.i.fs.number(f.i.lower[0].layer, 1) == 1 {
+			return f.plain.ReadDir(ctx, cookie, sink)
+		}
+		return f.plain.ReadDir(ctx, cookie, &numberer{sink, f.i})
 	}
 	for k := max(cookie-2, 0); k < int64(len(f.l)); k++ {
 		e := f.l[k]
@@ -414,4 +446,15 @@ func (f *dirFile) ReadDir(ctx vfs.Context, cookie int64, sink vfs.DirSink) error
 		}
 	}
 	return nil
+}
+
+// numberer turns inode numbers of the lower layer into the overlay's.
+type numberer struct {
+	sink vfs.DirSink
+	i    *inode
+}
+
+// Emit implements vfs.DirSink.
+func (n *numberer) Emit(name string, ino uint64, typ uint8, next int64) bool {
+	return n.sink.Emit(name, n.i.fs.number(n.i.lower[0].layer, ino), typ, next)
 }
