@@ -33,7 +33,7 @@ func (g *Guest) register() {
 // overlay puts a layer in the memory file over lower, whose reference passes on.
 func (g *Guest) overlay(lower *vfs.Superblock, source string) (*vfs.Superblock, error) {
 	ctx := vfs.NewKernelContext(auth.NewRootCredentials(g.k.RootUserNamespace()), nil, nil)
-	upper, err := tmpfs.NewType("tmpfs", g.mf, 0).Mount(ctx, g.v, &vfs.MountOptions{})
+	upper, err := tmpfs.NewType("tmpfs", g.mf, 0).Mount(ctx, g.v, &vfs.MountOptions{Data: "size=100%"})
 	if err != nil {
 		lower.DecRef()
 		return nil, err

@@ -36,6 +36,9 @@ const (
 	// maxSpare bounds what is allocated ahead of a growing file, minSpare is the size from which on it happens.
 	maxSpare = 2 << 20
 	minSpare = 16 << 10
+	// populateMin is the size of a write from which on its new pages are populated at once. Measured: 2.6 us per page that faults, 0.7
+	// us per page populated, 1 us for the call.
+	populateMin = 8 << 10
 	// faultAhead is how much of a hole one fault of a mapping fills.
 	faultAhead = 256 << 10
 )
@@ -257,7 +260,11 @@ func (f *regFile) block(at, end uint64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.fs.mf.Slice(mo+(at-start), min(n, stop-at)), nil
+	n = min(n, stop-at)
+	if n >= populateMin {
+		f.fs.mf.Populate(mo+(at-start), n)
+	}
+	return f.fs.mf.Slice(mo+(at-start), n), nil
 }
 
 // zeroTail clears what mappings may have left behind the end of the file in its last page. rw is held.

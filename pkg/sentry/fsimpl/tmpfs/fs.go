@@ -29,9 +29,17 @@ type Type struct {
 	total uint64
 }
 
-// NewType makes the type known to mount(2) as name ("tmpfs"). Data goes to mf. total is the machine's memory in bytes: the default size is
-// half of it.
-func NewType(name string, mf *memfile.File, total uint64) *Type { return &Type{name, mf, total} }
+// NewType makes the type known to mount(2) as name ("tmpfs"). Data goes to mf. total is the machine's memory in bytes (0: what the
+// host says): the default size is half of it.
+func NewType(name string, mf *memfile.File, total uint64) *Type {
+	if total == 0 {
+		var si unix.Sysinfo_t
+		if unix.Sysinfo(&si) == nil {
+			total = si.Totalram * uint64(si.Unit)
+		}
+	}
+	return &Type{name, mf, total}
+}
 
 // Name implements vfs.FileSystemType.
 func (t *Type) Name() string { return t.name }

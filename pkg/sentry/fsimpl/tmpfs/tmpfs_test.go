@@ -1,6 +1,8 @@
 package tmpfs
 
 import (
+	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -202,5 +204,41 @@ func TestStress(t *testing.T) {
 	w.MF.Reclaim()
 	if n := w.MF.Allocated(); n != 0 {
 		t.Errorf("%d bytes still allocated", n)
+	}
+}
+
+func TestHeapPerFile(t *testing.T) {
+	w := newWorld(t)
+	w.Mkdir(t, "/d")
+	const n = 20000
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for k := range n {
+		w.Write(t, fmt.Sprintf("/d/file%d", k), "x")
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	runtime.KeepAlive(w)
+	if per := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / n; per > 700 {
+		t.Errorf("%d bytes of heap per file", per)
+	} else {
+		t.Logf("%d bytes of heap per file", per)
+	}
+}
+
+func BenchmarkWrite1M(b *testing.B) {
+	w := newWorld(b)
+	fd, err := w.V.Open(w.Ctx, vfs.Path{}, "/f", &vfs.OpenOptions{Flags: unix.O_CREAT | unix.O_RDWR})
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := mm.BytesSeq(make([]byte, 1<<20))
+	b.SetBytes(16 << 20)
+	for b.Loop() {
+		for off := int64(0); off < 16<<20; off += 1 << 20 {
+			fd.PWrite(w.Ctx, s, off)
+		}
+		fd.SetStat(w.Ctx, &vfs.SetStat{Mask: vfs.SetSize})
 	}
 }
