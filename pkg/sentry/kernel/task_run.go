@@ -62,6 +62,9 @@ func (t *Task) run() {
 		}
 		switch ev.Kind {
 		case platform.EventSyscall:
+			if ev.Hot {
+				t.patchText()
+			}
 			t.syscall()
 		case platform.EventFault:
 			t.fault(&ev)
@@ -71,6 +74,14 @@ func (t *Task) run() {
 	}
 	t.doExit()
 	t.k.running.Done()
+}
+
+// patchText lets the platform make the system call instruction that the thread stopped at cheaper. Traced
+// threads keep their code, as tracers read and write it.
+func (t *Task) patchText() {
+	if p, ok := t.as.(platform.Patcher); ok && t.ptr.tracer.Load() == nil {
+		p.Patch(t.mm.Load(), &t.regs)
+	}
 }
 
 // doWork handles everything that must happen before the application runs on. False ends the task.

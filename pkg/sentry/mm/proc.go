@@ -24,6 +24,9 @@ func (m *MemoryManager) ForEachVMA(from uint64, f func(*VMAInfo) bool) {
 	for p := m.vmas.Seek(from); m.vmas.Valid(p); p = m.vmas.Next(p) {
 		s := m.vmas.At(p)
 		v := &s.Val
+		if v.hidden() {
+			continue
+		}
 		i := VMAInfo{Start: s.Start, End: s.End, Perms: v.perms, MaxPerms: v.maxPerms, Shared: !v.private(), Offset: v.off, Name: v.name,
 			GrowsDown: v.has(vmaGrowsDown), Locked: v.has(vmaLocked), DontFork: v.has(vmaDontFork), WipeOnFork: v.has(vmaWipeOnFork),
 			DontDump: v.has(vmaDontDump), NoReserve: v.has(vmaNoReserve), HugePage: v.has(vmaHugePage), NoHugePage: v.has(vmaNoHugePage),
