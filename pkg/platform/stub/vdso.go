@@ -8,6 +8,10 @@ import (
 	"husk/pkg/arch"
 )
 
+// HostVDSO is where this process has the vvar pages, [base, ehdr), and the vdso, [ehdr, end), which moves only as a whole.
+// ehdr is 0 where there is none.
+func HostVDSO() (base, ehdr, end uint64) { return hostVDSO() }
+
 // maxVVAR bounds the search for the vvar pages below the vdso. Linux 6.18 has six.
 const maxVVAR = 32 * arch.PageSize
 

@@ -34,7 +34,7 @@ type systrap struct {
 }
 
 // New starts the zygote. It must be called before the caller installs its own seccomp filter, which stub processes
-// would inherit, and while /proc is mounted if applications shall have the host's vdso.
+// would inherit.
 // The calling process becomes the parent of all stub processes; they need no privilege. The thread that New is called on
 // must live as long as the platform, as it does if no goroutine locks it and exits.
 func New() (platform.Platform, error) {

@@ -1,13 +1,14 @@
 package systrap
 
 import (
-	"os"
+	"cmp"
 	"runtime"
-	"strconv"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"husk/pkg/arch"
+	"husk/pkg/platform/stub"
 )
 
 // zygoteMaps is the number of mappings that forkZygote makes.
@@ -30,32 +31,31 @@ type vdso struct{ base, size, ehdr uint64 }
 
 type span struct{ start, end uint64 }
 
-// hostVDSO finds the pages in the sentry; none if /proc is not there.
-func hostVDSO() (spans []span, ehdr uint64) {
-	maps, err := os.ReadFile("/proc/self/maps")
-	if err != nil {
-		return nil, 0
+// moveVDSO moves the host's vvar and vdso pages to their place, if that is possible. Each of their mappings moves only as
+// a whole, and where one ends cannot be seen: try.
+func (p *systrap) moveVDSO(z *addressSpace) error {
+	base, ehdr, end := stub.HostVDSO()
+	if ehdr == 0 || base < slotsEnd && end > stubBase {
+		return nil // in the way of the stub region: improbable
 	}
-	for line := range strings.Lines(string(maps)) {
-		f := strings.Fields(line)
-		if len(f) < 6 || !strings.HasPrefix(f[5], "[vvar") && f[5] != "[vdso]" {
-			continue
+	for from := base; from < end; {
+		n := uint64(arch.PageSize)
+		for ; from+n <= end; n += arch.PageSize {
+			z.post(raw(nil, unix.SYS_MREMAP, from, n, n, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, vdsoAddr+from-base))
+			r, err := z.await()
+			if err != nil {
+				return err
+			}
+			if r >= 0 {
+				break
+			}
 		}
-		from, to, _ := strings.Cut(f[0], "-")
-		s, err1 := strconv.ParseUint(from, 16, 64)
-		e, err2 := strconv.ParseUint(to, 16, 64)
-		if err1 != nil || err2 != nil || s >= e || len(spans) > 0 && spans[len(spans)-1].end != s {
-			return nil, 0
-		}
-		spans = append(spans, span{s, e})
-		if f[5] == "[vdso]" {
-			ehdr = s
+		if from += n; from > end {
+			return nil // sealed, perhaps
 		}
 	}
-	if ehdr == 0 || spans[0].start < slotsEnd && spans[len(spans)-1].end > stubBase {
-		return nil, 0 // in the way of the stub region: improbable
-	}
-	return spans, ehdr
+	p.vdso = vdso{vdsoAddr, end - base, vdsoAddr + ehdr - base}
+	return nil
 }
 
 // raw appends a system call without the secret.
@@ -86,10 +86,9 @@ func (p *systrap) startZygote() error {
 		p.mapShared(ringAddr, ringSize, off, unix.PROT_READ),
 		p.mapShared(doneAddr, doneSize, off+chunkDone, unix.PROT_READ|unix.PROT_WRITE),
 	}
-	ops := p.zygoteOps(z)
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	z.post(ops)
+	z.post(raw(raw(nil, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uint64(unix.SIGKILL)), unix.SYS_SETSID))
 	pid, err := forkBlocked(args)
 	if err != nil {
 		return err
@@ -97,8 +96,17 @@ func (p *systrap) startZygote() error {
 	z.pid = pid
 	p.zygote = z
 	*args = zygoteArgs{}
-	p.secret = secret{}
 	r, err := z.await()
+	if err == nil && r >= 0 {
+		err = p.moveVDSO(z)
+	}
+	if err != nil || r < 0 {
+		return cmp.Or(err, error(unix.Errno(-r)))
+	}
+	ops := p.zygoteOps(z)
+	p.secret = secret{}
+	z.post(ops)
+	r, err = z.await()
 	if err == nil && r < 0 {
 		err = unix.Errno(-r)
 	}
@@ -128,18 +136,10 @@ func forkBlocked(args *zygoteArgs) (pid int, err error) {
 
 // zygoteOps are the system calls that turn the copy of the sentry into the zygote.
 func (p *systrap) zygoteOps(z *addressSpace) []op {
-	ops := raw(nil, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uint64(unix.SIGKILL))
-	ops = raw(ops, unix.SYS_SETSID)
+	var ops []op
 	keep := []span{{textAddr, tableAddr + tableSize}, {hintAddr, hintAddr + hintSize}, {ringAddr, ringAddr + ringSize}, {doneAddr, doneAddr + doneSize}}
-	spans, ehdr := hostVDSO()
-	if spans != nil {
-		start, end := spans[0].start, spans[len(spans)-1].end
-		for _, s := range spans {
-			n := s.end - s.start
-			ops = raw(ops, unix.SYS_MREMAP, s.start, n, n, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, vdsoAddr+s.start-start)
-		}
-		p.vdso = vdso{vdsoAddr, end - start, vdsoAddr + ehdr - start}
-		keep = append(keep, span{vdsoAddr, vdsoAddr + end - start})
+	if p.vdso.size != 0 {
+		keep = append(keep, span{p.vdso.base, p.vdso.base + p.vdso.size})
 	}
 	from := uint64(0)
 	for _, k := range append(keep, span{stubEnd, 0}) {
