@@ -35,8 +35,8 @@ func Default() *Config {
 	return &Config{
 		LogFormat:  "text",
 		Rootless:   "auto",
-		Platform:   "ptrace",
-		Overlay:    "none",
+		Platform:   "systrap",
+		Overlay:    "memory",
 		Network:    "sandbox",
 		FileAccess: "exclusive",
 	}
