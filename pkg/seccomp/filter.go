@@ -70,11 +70,11 @@ const x32Bit = 0x40000000
 
 // Build compiles the filter for the architecture the program runs on.
 func (f *Filter) Build() ([]Insn, error) {
-	g := graph{nodes: map[node]*node{}}
+	g := graph{nodes: make(map[node]*node, 2*len(f.Rules))}
 	deny, bad := g.ret(f.Default), g.ret(f.BadArch)
 
 	// entry by number; the first rule of a call must come out first, so compile from the last.
-	entry := map[uint32]*node{}
+	entry := make(map[uint32]*node, len(f.Rules))
 	for i := len(f.Rules) - 1; i >= 0; i-- {
 		r := &f.Rules[i]
 		if r.NR >= x32Bit {

@@ -63,7 +63,7 @@ func messages() []Message {
 
 func TestRoundTrip(t *testing.T) {
 	r := rand.New(rand.NewSource(1))
-	for range 300 {
+	for range 1000 {
 		for _, m := range messages() {
 			fd := 1000
 			fill(r, reflect.ValueOf(m).Elem(), &fd)
@@ -80,7 +80,7 @@ func TestRoundTrip(t *testing.T) {
 				t.Fatalf("%T: got %+v, want %+v", m, back, m)
 			}
 			// Nothing shorter is a message.
-			for cut := range min(len(data), 200) {
+			for cut := range min(len(data), 50) {
 				if _, err := Unmarshal(reflect.New(reflect.TypeOf(m).Elem()).Interface().(Message), data[:cut], fds); err == nil {
 					t.Fatalf("%T: accepted with %d of %d bytes", m, cut, len(data))
 				}

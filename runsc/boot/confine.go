@@ -69,14 +69,26 @@ func setCaps(mask uint64) error {
 	return nil
 }
 
-// installFilter puts every thread of the process under a system call filter.
-func installFilter(f *seccomp.Filter) error {
-	prog, err := f.Build()
-	if err == nil {
-		err = seccomp.Install(prog, unix.SECCOMP_FILTER_FLAG_TSYNC)
+// buildFilter compiles a system call filter in the background. The function that it returns puts
+// every thread of the process under it.
+func buildFilter(f *seccomp.Filter) (install func() error) {
+	type result struct {
+		prog []seccomp.Insn
+		err  error
 	}
-	if err != nil {
-		return fmt.Errorf("seccomp filter: %w", err)
+	done := make(chan result, 1)
+	go func() {
+		prog, err := f.Build()
+		done <- result{prog, err}
+	}()
+	return func() error {
+		r := <-done
+		if r.err == nil {
+			r.err = seccomp.Install(r.prog, unix.SECCOMP_FILTER_FLAG_TSYNC)
+		}
+		if r.err != nil {
+			return fmt.Errorf("seccomp filter: %w", r.err)
+		}
+		return nil
 	}
-	return nil
 }

@@ -51,6 +51,7 @@ func GoferMain() int {
 // confineGofer opens what the gofer serves and takes away everything else.
 func confineGofer(g *GoferBoot, t *Timeline) (*gofer.Config, error) {
 	unix.Umask(0)
+	filter := buildFilter(gofer.Filter())
 	cfg := &gofer.Config{}
 	for i := range g.Attach {
 		fd, err := openTree(&g.Attach[i])
@@ -76,7 +77,7 @@ func confineGofer(g *GoferBoot, t *Timeline) (*gofer.Config, error) {
 		return nil, err
 	}
 	t.Mark("capabilities dropped")
-	if err := installFilter(gofer.Filter()); err != nil {
+	if err := filter(); err != nil {
 		return nil, err
 	}
 	t.Mark("seccomp filter installed")

@@ -28,8 +28,6 @@ type Boot struct {
 	Rootless bool
 	// Start says that the container starts without waiting for a Start request.
 	Start bool
-	// UID and GID are what the process becomes before it touches anything else.
-	UID, GID uint32
 	// NumCPU is how many processors applications see; 0 is the host's number.
 	NumCPU uint32
 	// Memory is how much memory applications see, in bytes; 0 is the host's amount.
@@ -48,8 +46,6 @@ func (b *Boot) visit(c *coder) {
 	c.flag(&b.Debug)
 	c.flag(&b.Rootless)
 	c.flag(&b.Start)
-	c.u32(&b.UID)
-	c.u32(&b.GID)
 	c.u32(&b.NumCPU)
 	c.u64(&b.Memory)
 	c.fd(&b.Listen)
@@ -301,7 +297,7 @@ type GoferBoot struct {
 }
 
 func (g *GoferBoot) visit(c *coder) {
-	parts(c, &g.Attach, 16)
+	parts(c, &g.Attach, 7)
 	c.fd(&g.Conn)
 	c.fd(&g.Lifeline)
 	c.fd(&g.Log)

@@ -86,6 +86,7 @@ func (s *sandbox) receive() (id uint32, err error) {
 
 // create confines the process and builds the container.
 func (s *sandbox) create(newKernel NewKernel) (err error) {
+	filter := buildFilter(sandboxFilter(s.boot.Network))
 	if err := enterEmptyRoot(); err != nil {
 		return fmt.Errorf("empty root: %w", err)
 	}
@@ -101,7 +102,7 @@ func (s *sandbox) create(newKernel NewKernel) (err error) {
 	s.server = NewServer(s.kernel)
 	s.time.Mark("kernel made")
 	// The platform has started its first stub process by now, which is not to inherit this filter.
-	if err := installFilter(sandboxFilter(s.boot.Network)); err != nil {
+	if err := filter(); err != nil {
 		return err
 	}
 	s.time.Mark("seccomp filter installed")

@@ -60,6 +60,11 @@ func Create(o *Options) (_ *Launched, err error) {
 	if err != nil {
 		return nil, err
 	}
+	host, joins, err := findSandbox(o.Conf.Root, o.Spec)
+	if err != nil {
+		return nil, err
+	}
+	bc.Joins = joins
 	c, err := reserve(o)
 	if err != nil {
 		return nil, err
@@ -71,21 +76,22 @@ func Create(o *Options) (_ *Launched, err error) {
 			n.abandon()
 		}
 	}()
-	host, joins, err := findSandbox(o.Conf.Root, o.Spec)
+	l, err := n.newLaunch()
 	if err != nil {
 		return nil, err
 	}
-	bc.Joins = joins
-	l, err := n.prepare(bc, attach)
-	if err != nil {
-		return nil, err
-	}
-	o.Time.Mark("container directory ready")
 	if host != nil {
-		l.Boot.Start = false
-		n.holder, err = n.join(host, l)
+		if err = n.prepare(l, bc, attach); err == nil {
+			l.Boot.Start = false
+			n.holder, err = n.join(host, l)
+		}
 	} else {
-		n.holder, err = startSandbox(l)
+		pending := sandbox.Spawn(l) // the rest is prepared while the processes start
+		if err = n.prepare(l, bc, attach); err != nil {
+			pending.Cancel()
+		} else {
+			n.holder, err = startSandbox(pending)
+		}
 	}
 	if err != nil {
 		return nil, processError(err)
@@ -94,8 +100,8 @@ func Create(o *Options) (_ *Launched, err error) {
 }
 
 // startSandbox keeps a nil sandbox from becoming a holder.
-func startSandbox(l *sandbox.Launch) (holder, error) {
-	s, err := sandbox.Start(l)
+func startSandbox(p *sandbox.Pending) (holder, error) {
+	s, err := p.Start()
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +150,7 @@ func reserve(o *Options) (*Container, error) {
 }
 
 // prepare makes everything on the host that the sandbox will use. The state on disk names it before it exists.
-func (n *Launched) prepare(bc *boot.Container, attach []boot.Attach) (*sandbox.Launch, error) {
+func (n *Launched) prepare(l *sandbox.Launch, bc *boot.Container, attach []boot.Attach) error {
 	o := n.opts
 	var resources *specs.LinuxResources
 	if o.Spec.Linux != nil {
@@ -153,28 +159,28 @@ func (n *Launched) prepare(bc *boot.Container, attach []boot.Attach) (*sandbox.L
 	var err error
 	n.Cgroup, err = cgroup.Find(o.Spec.Linux.CgroupsPath, o.ID, o.Conf.SystemdCgroup, resources)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := n.save(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := n.Cgroup.Create(n.lenient); err != nil {
-		return nil, err
+		return err
 	}
 	if err := n.Cgroup.Apply(resources, n.lenient); err != nil {
-		return nil, err
+		return err
 	}
 	listen, err := sandbox.Listen(n.dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	n.files = append(n.files, listen)
 	logFD, err := n.openLog()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := n.stdio(&bc.Process); err != nil {
-		return nil, err
+		return err
 	}
 	b := &boot.Boot{
 		Platform:  o.Conf.Platform,
@@ -197,23 +203,21 @@ func (n *Launched) prepare(bc *boot.Container, attach []boot.Attach) (*sandbox.L
 	if o.Conf.Overlay == "memory" {
 		b.Container.Overlay = boot.OverlayMemory
 	}
-	l := &sandbox.Launch{
-		Boot:     b,
-		Gofer:    &boot.GoferBoot{Attach: attach, Log: logFD, Epoch: o.Time.Epoch()},
-		NetNS:    -1,
-		Rootless: o.Conf.IsRootless(),
-		Placed:   n.place,
-		Time:     o.Time,
+	l.Boot, l.Gofer = b, &boot.GoferBoot{Attach: attach, Log: logFD, Epoch: o.Time.Epoch()}
+	if h := n.Hooks; h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer) > 0 {
+		l.Ready = func(pid int) error { return n.createHooks(pid) }
 	}
-	return l, n.namespaces(l)
+	o.Time.Mark("container directory ready")
+	return nil
 }
 
 // hasHooks says whether hooks must run between creation and start.
 func hasHooks(h *specs.Hooks) bool { return h != nil && len(h.StartContainer) > 0 }
 
-// namespaces fills in what the configuration says of namespaces of the host.
-func (n *Launched) namespaces(l *sandbox.Launch) error {
+// newLaunch says what it takes to start the processes: their namespaces and users.
+func (n *Launched) newLaunch() (*sandbox.Launch, error) {
 	s := n.opts.Spec
+	l := &sandbox.Launch{NetNS: -1, Rootless: n.opts.Conf.IsRootless(), Placed: n.place, Time: n.opts.Time}
 	network := false
 	for _, ns := range s.Linux.Namespaces {
 		switch ns.Type {
@@ -224,7 +228,7 @@ func (n *Launched) namespaces(l *sandbox.Launch) error {
 			}
 			fd, err := unix.Open(ns.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 			if err != nil {
-				return fmt.Errorf("network namespace %s: %w", ns.Path, err)
+				return nil, fmt.Errorf("network namespace %s: %w", ns.Path, err)
 			}
 			n.files = append(n.files, fd)
 			l.NetNS = fd
@@ -232,16 +236,13 @@ func (n *Launched) namespaces(l *sandbox.Launch) error {
 			l.UIDMappings, l.GIDMappings = idMappings(s.Linux.UIDMappings), idMappings(s.Linux.GIDMappings)
 		}
 	}
-	l.HostNetwork = !network || l.Boot.Network == boot.NetworkHost
+	l.HostNetwork = !network || n.opts.Conf.Network == "host"
 	if l.Rootless && len(l.UIDMappings) == 0 {
 		// Without privileges the gofer is root in a namespace where that is this user.
 		l.UIDMappings = idMappings([]specs.LinuxIDMapping{{ContainerID: 0, HostID: uint32(os.Geteuid()), Size: 1}})
 		l.GIDMappings = idMappings([]specs.LinuxIDMapping{{ContainerID: 0, HostID: uint32(os.Getegid()), Size: 1}})
 	}
-	if h := s.Hooks; h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer) > 0 {
-		l.Ready = func(pid int) error { return n.createHooks(pid) }
-	}
-	return nil
+	return l, nil
 }
 
 // createHooks runs the hooks that belong between the namespaces and the container's root.

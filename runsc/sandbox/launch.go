@@ -62,26 +62,56 @@ func (w *wires) close(end int) {
 	unix.Close(w.life[end])
 }
 
-// Start starts both processes side by side and returns when the container is created. The
-// descriptors in the boot messages stay the caller's.
-func Start(l *Launch) (*Sandbox, error) {
+// Pending is a sandbox whose processes have been started, side by side, and wait for their messages:
+// meanwhile the launcher can prepare what the messages will hold.
+type Pending struct {
+	l              *Launch
+	s              *Sandbox
+	gofer, sandbox chan error // each gets one result of spawn
+}
+
+// Spawn starts the processes of a launch, of which only the fields on namespaces and users count yet.
+// They end when this process does.
+func Spawn(l *Launch) *Pending {
+	p := &Pending{l: l, s: &Sandbox{}, gofer: make(chan error, 1), sandbox: make(chan error, 1)}
+	go func() { p.sandbox <- p.s.spawnSandbox(l) }()
+	go func() { p.gofer <- p.s.spawnGofer(l) }()
+	return p
+}
+
+// Cancel ends the processes.
+func (p *Pending) Cancel() {
+	<-p.sandbox
+	<-p.gofer
+	p.s.Kill()
+}
+
+// Start returns when the container is created. The descriptors in the boot messages stay the
+// caller's. On error the processes are gone.
+func (p *Pending) Start() (*Sandbox, error) {
+	l, s := p.l, p.s
 	w, err := newWires()
 	if err != nil {
+		p.Cancel()
 		return nil, err
 	}
 	l.Boot.Container.Gofer, l.Boot.Container.Lifeline = w.files[0], w.life[0]
 	l.Gofer.Conn, l.Gofer.Lifeline = w.files[1], w.life[1]
-	s := &Sandbox{}
 	goferDone, sandboxDone := make(chan error, 1), make(chan error, 1)
 	go func() {
-		err := s.startGofer(l)
+		err := <-p.gofer
+		if err == nil {
+			err = s.bootGofer(l)
+		}
 		w.close(1)
 		if err == nil {
 			err = s.awaitGofer(l)
 		}
 		goferDone <- err
 	}()
-	err = s.startSandbox(l)
+	if err = <-p.sandbox; err == nil {
+		err = s.bootSandbox(l)
+	}
 	w.close(0)
 	if err != nil {
 		sandboxDone <- err
@@ -108,7 +138,9 @@ func Join(l *Launch, client *Client) (*Member, error) {
 	l.Boot.Container.Gofer, l.Boot.Container.Lifeline = w.files[0], w.life[0]
 	l.Gofer.Conn, l.Gofer.Lifeline = w.files[1], w.life[1]
 	s := &Sandbox{}
-	err = s.startGofer(l)
+	if err = s.spawnGofer(l); err == nil {
+		err = s.bootGofer(l)
+	}
 	w.close(1)
 	if err == nil {
 		err = s.awaitGofer(l)
@@ -171,13 +203,16 @@ func (s *Sandbox) settle(goferDone, sandboxDone chan error) (*Sandbox, error) {
 	return nil, serr
 }
 
-func (s *Sandbox) startGofer(l *Launch) (err error) {
+func (s *Sandbox) spawnGofer(l *Launch) (err error) {
 	s.gofer, err = spawn(&spawnSpec{verb: "gofer", attr: goferAttr(l), netNS: -1})
-	if err != nil {
-		return err
+	if err == nil {
+		raiseFiles(s.gofer.pid)
+		l.Time.Mark("gofer process spawned")
 	}
-	raiseFiles(s.gofer.pid)
-	l.Time.Mark("gofer process spawned")
+	return err
+}
+
+func (s *Sandbox) bootGofer(l *Launch) error {
 	if err := l.Placed(s.gofer.pid); err != nil {
 		return err
 	}
@@ -204,19 +239,21 @@ func (s *Sandbox) awaitGofer(l *Launch) error {
 	return nil
 }
 
-func (s *Sandbox) startSandbox(l *Launch) (err error) {
+func (s *Sandbox) spawnSandbox(l *Launch) (err error) {
 	uid, gid := nobody, nobody
 	if l.Rootless {
 		uid, gid = os.Geteuid(), os.Getegid()
 	}
-	l.Boot.UID, l.Boot.GID = nobody, nobody
 	s.sandbox, err = spawn(&spawnSpec{verb: "boot", attr: sandboxAttr(l, uid, gid), netNS: l.NetNS})
-	if err != nil {
-		return err
+	if err == nil {
+		raiseFiles(s.sandbox.pid)
+		s.conn = boot.NewConn(s.sandbox.conn)
+		l.Time.Mark("sandbox process spawned")
 	}
-	raiseFiles(s.sandbox.pid)
-	l.Time.Mark("sandbox process spawned")
-	s.conn = boot.NewConn(s.sandbox.conn)
+	return err
+}
+
+func (s *Sandbox) bootSandbox(l *Launch) error {
 	if err := l.Placed(s.sandbox.pid); err != nil {
 		return err
 	}
