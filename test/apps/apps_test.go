@@ -22,7 +22,7 @@ const minute = time.Minute
 var apps = []app{
 	{"echo", `echo hello; exit 3`, minute},
 	{"pipeline", `seq 1 20000 | sort -rn | head -5 | tr '\n' ' '; seq 1000 | awk '{s+=$1} END {print s}'`, minute},
-	{"coreutils", `mkdir -p a/b; echo x >a/b/f; cp -a a c; mv c d; ls -R d; ln -s a l; readlink l; stat -c '%F %a %s' a/b/f d l
+	{"coreutils", `mkdir -p a/b; echo x >a/b/f; cp -a a c; mv c d; ls -R d; ln -s a l; readlink l; stat -c '%F %a %s' a/b/f l; stat -c '%F %a' d
 		chmod 640 a/b/f; stat -c %a a/b/f; dd if=/dev/zero of=z bs=64k count=16 2>/dev/null; wc -c z; md5sum z; truncate -s 100 z; wc -c <z
 		touch -d @1000000000 t; stat -c %Y t; du -s --apparent-size -B1 z | cut -f1; rm -r a d; ls; test -e a; echo $?; sha256sum /bin/true; cat /no/such; echo $?`, minute},
 	{"find-grep", `find /usr/share/doc -name 'copyright' | sort | head -200 | md5sum; grep -rl 'GNU General' /usr/share/common-licenses | sort; find /usr/include -type f | wc -l`, 2 * minute},
@@ -65,7 +65,7 @@ python3 t.py`, 2 * minute},
 	{"redis", `redis-server --port 0 --unixsocket $PWD/s --daemonize no --save '' >log 2>&1 & for i in $(seq 100); do redis-cli -s $PWD/s ping 2>/dev/null && break; sleep 0.1; done
 		redis-cli -s $PWD/s set a 1; redis-cli -s $PWD/s incr a; redis-cli -s $PWD/s shutdown nosave; wait $!; echo $?`, minute},
 	{"shell-loop", `i=0; while [ $i -lt 100 ]; do /bin/true; i=$((i+1)); done; echo $i`, minute},
-	{"proc", `cat /proc/self/comm; ls /proc/self/fd | head -3 | tr '\n' ' '; grep -c . /proc/self/maps >/dev/null; ps -o comm= -p $$; nproc >/dev/null; free >/dev/null; uptime >/dev/null; df / >/dev/null; id -u; echo $?`, minute},
+	{"proc", `cat /proc/self/comm; ls /proc/self/fd | head -2 | tr '\n' ' '; grep -c . /proc/self/maps >/dev/null; ps -o comm= -p $$; nproc >/dev/null; free >/dev/null; uptime >/dev/null; df / >/dev/null; id -u; echo $?`, minute},
 	{"xattr-and-locks", `flock f true; echo $?; (flock 9; echo locked) 9>f; mkfifo p; (echo through >p) & cat p; wait`, minute},
 	{"unicode-names", `touch "ä ö" $'new\nline'; ls | od -c | head; rm "ä ö"; ls | wc -l`, minute},
 	{"stress-ng", `stress-ng --cpu 1 --pipe 1 --fork 1 --futex 1 --switch 1 --vm 1 --vm-bytes 16M --mmap 1 --sigq 1 --timeout 3 --quiet; echo $?`, minute},

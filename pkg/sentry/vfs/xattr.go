@@ -44,7 +44,8 @@ func checkXattr(ctx Context, p Path, name string, write bool) error {
 		}
 		return nil
 	case "system":
-		return nil
+		// Access control lists (acl(5)) are not supported by any file system here; programs then use the mode.
+		return unix.EOPNOTSUPP
 	case "trusted":
 		c := ctx.Credentials()
 		if c.HasCap(unix.CAP_SYS_ADMIN) && (c.UserNS == nil || c.UserNS.Parent == nil) {
@@ -113,12 +114,10 @@ func (v *VFS) ListXattr(ctx Context, p Path) ([]string, error) {
 		return nil, err
 	}
 	c := ctx.Credentials()
-	if c.HasCap(unix.CAP_SYS_ADMIN) && (c.UserNS == nil || c.UserNS.Parent == nil) {
-		return l, nil
-	}
+	trusted := c.HasCap(unix.CAP_SYS_ADMIN) && (c.UserNS == nil || c.UserNS.Parent == nil)
 	out := l[:0:0]
 	for _, n := range l {
-		if !strings.HasPrefix(n, "trusted.") {
+		if !strings.HasPrefix(n, "system.") && (trusted || !strings.HasPrefix(n, "trusted.")) {
 			out = append(out, n)
 		}
 	}
