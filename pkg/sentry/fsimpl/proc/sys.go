@@ -206,7 +206,7 @@ func (n *sysFile) Set(ctx vfs.Context, data []byte, off int64) error {
 	}
 	if !n.s.str {
 		var err error
-		if v, err = n.s.numbers(v); err != nil {
+		if v, err = n.s.numbers(v, n.fs.shared.vars.get(n.s)); err != nil {
 			return err
 		}
 	}
@@ -214,14 +214,14 @@ func (n *sysFile) Set(ctx vfs.Context, data []byte, off int64) error {
 	return nil
 }
 
-// numbers checks a list of numbers and gives it as it is shown.
-func (s *sysctl) numbers(v string) (string, error) {
+// numbers checks a list of numbers, of which those that are left out stay as they are in old, and gives it as it is shown.
+func (s *sysctl) numbers(v, old string) (string, error) {
 	lo, hi := s.min, s.max
 	if lo == 0 && hi == 0 {
 		lo, hi = -1<<31, 1<<31-1
 	}
 	f := strings.Fields(v)
-	want := strings.Fields(s.val)
+	want := strings.Fields(old)
 	if len(f) == 0 || len(f) > len(want) {
 		return "", unix.EINVAL
 	}
