@@ -399,7 +399,7 @@ func (w *walker) enter(child *Dentry, ref, follow bool) error {
 			}
 			return err
 		}
-		if p.Dentry != child {
+		if p.Mount != w.cur.Mount { // the root of a directory mounted on itself is the same dentry
 			if ref {
 				child.DecRef()
 			}

@@ -128,6 +128,10 @@ CASE(mount_namespace)
 		   OK(mount(0, "b", 0, MS_BIND | MS_REMOUNT | MS_RDONLY, 0));
 		   ERR(open("b/x", O_RDWR), EROFS);
 		   OK(open("m/x", O_RDWR));
+		   OK(mkdir("self", 0755));
+		   OK(mount("self", "self", 0, MS_BIND, 0));
+		   OK(mount(0, "self", 0, MS_BIND | MS_REMOUNT | MS_RDONLY, 0));
+		   ERR(open("self/x", O_CREAT | O_RDWR, 0600), EROFS);
 		   ERR(umount("m"), EBUSY);
 		   OK(umount2("m", MNT_DETACH));
 		   ERR(access("m/x", F_OK), ENOENT);
