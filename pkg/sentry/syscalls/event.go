@@ -43,7 +43,7 @@ func epollCreate(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 	if a[0].Int() <= 0 {
 		return 0, unix.EINVAL
 	}
-	return installFile(t, epoll.New(t.Kernel().VFS()), false)
+	return installFile(t, epoll.New(t.Kernel().VFS(), &sharedOf(t).nesting), false)
 }
 
 func epollCreate1(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
@@ -51,7 +51,7 @@ func epollCreate1(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 	if flags&^unix.EPOLL_CLOEXEC != 0 {
 		return 0, unix.EINVAL
 	}
-	return installFile(t, epoll.New(t.Kernel().VFS()), flags != 0)
+	return installFile(t, epoll.New(t.Kernel().VFS(), &sharedOf(t).nesting), flags != 0)
 }
 
 // epollSize is sizeof(struct epoll_event), which is packed on x86-64.
@@ -90,14 +90,13 @@ func epollCtl(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 	if s, ok := f.Impl().(pollerSetter); ok {
 		s.SetPoller(t)
 	}
-	nesting := &sharedOf(t).nesting
 	switch op {
 	case unix.EPOLL_CTL_ADD:
-		return 0, ep.Add(nesting, f, fd, ev)
+		return 0, ep.Add(f, fd, ev)
 	case unix.EPOLL_CTL_MOD:
 		return 0, ep.Modify(f, fd, ev)
 	case unix.EPOLL_CTL_DEL:
-		return 0, ep.Remove(nesting, f, fd)
+		return 0, ep.Remove(f, fd)
 	}
 	return 0, unix.EINVAL
 }

@@ -40,8 +40,8 @@ func (fd *FileDescription) release() {
 	fd.extra = nil
 	fd.mu.Unlock()
 	if x != nil {
-		for _, f := range x.onRelease {
-			f()
+		for _, l := range x.listeners {
+			l.FileReleased(fd)
 		}
 	}
 	i := fd.Inode()
@@ -78,14 +78,43 @@ func (fd *FileDescription) closed(ctx Context, t *FDTable) (err error) {
 	return err
 }
 
-// OnRelease runs f before the file is released (epoll drops its interest).
-func (fd *FileDescription) OnRelease(f func()) {
+// ReleaseListener is told of the end of a file.
+type ReleaseListener interface {
+	// FileReleased is called once, before Release of the implementation. It must not keep the file.
+	FileReleased(fd *FileDescription)
+}
+
+// AddReleaseListener makes l hear of the file's release; adding it again does nothing.
+func (fd *FileDescription) AddReleaseListener(l ReleaseListener) {
 	fd.mu.Lock()
+	defer fd.mu.Unlock()
 	if fd.extra == nil {
 		fd.extra = &fileExtra{}
 	}
-	fd.extra.onRelease = append(fd.extra.onRelease, f)
-	fd.mu.Unlock()
+	for _, x := range fd.extra.listeners {
+		if x == l {
+			return
+		}
+	}
+	fd.extra.listeners = append(fd.extra.listeners, l)
+}
+
+// RemoveReleaseListener undoes AddReleaseListener.
+func (fd *FileDescription) RemoveReleaseListener(l ReleaseListener) {
+	fd.mu.Lock()
+	defer fd.mu.Unlock()
+	if fd.extra == nil {
+		return
+	}
+	list := fd.extra.listeners
+	for i, x := range list {
+		if x == l {
+			list[i] = list[len(list)-1]
+			list[len(list)-1] = nil
+			fd.extra.listeners = list[:len(list)-1]
+			return
+		}
+	}
 }
 
 // MappedName implements mm.MappedFile.

@@ -177,7 +177,7 @@ type FileDescription struct {
 
 // fileExtra holds what few files need.
 type fileExtra struct {
-	onRelease []func() // run, in order, before Release of the implementation
+	listeners []ReleaseListener // told before Release of the implementation
 }
 
 // OpenFlagMask are the flags that an open file keeps.

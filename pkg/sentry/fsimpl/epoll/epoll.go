@@ -52,11 +52,12 @@ type Nesting struct {
 
 // Instance is an epoll instance.
 type Instance struct {
-	queue waiter.Queue
+	queue   waiter.Queue
+	nesting *Nesting // immutable
 
 	mu      sync.Mutex
 	items   map[key]*item                    // protected by mu
-	hooks   map[*vfs.FileDescription][]*item // protected by mu: the items of each file that was ever registered and is not released
+	files   map[*vfs.FileDescription][]*item // protected by mu: the items of each file
 	parents map[*Instance]int                // protected by Nesting.mu: instances in which this one is registered
 	free    []*waiter.Entry                  // protected by mu: entries for waits
 
@@ -88,13 +89,13 @@ type item struct {
 }
 
 // New makes the open file of an instance with one reference.
-func New(v *vfs.VFS) *vfs.FileDescription {
-	return v.NewAnonFile("anon_inode:[eventpoll]", NewInstance(), unix.O_RDWR)
+func New(v *vfs.VFS, n *Nesting) *vfs.FileDescription {
+	return v.NewAnonFile("anon_inode:[eventpoll]", NewInstance(n), unix.O_RDWR)
 }
 
 // NewInstance makes an instance.
-func NewInstance() *Instance {
-	return &Instance{items: make(map[key]*item), hooks: make(map[*vfs.FileDescription][]*item)}
+func NewInstance(n *Nesting) *Instance {
+	return &Instance{nesting: n, items: make(map[key]*item), files: make(map[*vfs.FileDescription][]*item)}
 }
 
 // NotifyEvent implements waiter.Listener.
@@ -158,7 +159,7 @@ func (it *item) start() {
 }
 
 // Add registers file, known as descriptor fd (EPOLL_CTL_ADD). EEXIST, EPERM for files that cannot be polled, EINVAL, ELOOP.
-func (ep *Instance) Add(n *Nesting, file *vfs.FileDescription, fd int32, ev Event) error {
+func (ep *Instance) Add(file *vfs.FileDescription, fd int32, ev Event) error {
 	if !file.Pollable() {
 		return unix.EPERM
 	}
@@ -170,8 +171,8 @@ func (ep *Instance) Add(n *Nesting, file *vfs.FileDescription, fd int32, ev Even
 		return unix.EINVAL
 	}
 	if nested {
-		n.mu.Lock()
-		defer n.mu.Unlock()
+		ep.nesting.mu.Lock()
+		defer ep.nesting.mu.Unlock()
 		below, loop := inner.depthBelow(ep, 0)
 		if loop || below+ep.depthAbove(0) > maxNesting {
 			return unix.ELOOP
@@ -185,8 +186,8 @@ func (ep *Instance) Add(n *Nesting, file *vfs.FileDescription, fd int32, ev Even
 	}
 	it := &item{ep: ep, key: k, ev: ev}
 	ep.items[k] = it
-	list, hooked := ep.hooks[file]
-	ep.hooks[file] = append(list, it)
+	ep.files[file] = append(ep.files[file], it)
+	file.AddReleaseListener(ep)
 	it.start()
 	ep.mu.Unlock()
 	if nested {
@@ -194,9 +195,6 @@ func (ep *Instance) Add(n *Nesting, file *vfs.FileDescription, fd int32, ev Even
 			inner.parents = make(map[*Instance]int)
 		}
 		inner.parents[ep]++
-	}
-	if !hooked {
-		file.OnRelease(func() { ep.released(n, file) })
 	}
 	return nil
 }
@@ -262,33 +260,33 @@ func (ep *Instance) Modify(file *vfs.FileDescription, fd int32, ev Event) error 
 }
 
 // Remove ends a registration (EPOLL_CTL_DEL). ENOENT.
-func (ep *Instance) Remove(n *Nesting, file *vfs.FileDescription, fd int32) error {
+func (ep *Instance) Remove(file *vfs.FileDescription, fd int32) error {
 	ep.mu.Lock()
 	it := ep.items[key{file, fd}]
 	ep.mu.Unlock()
-	if it == nil || !ep.forget(n, it) {
+	if it == nil || !ep.forget(it) {
 		return unix.ENOENT
 	}
 	return nil
 }
 
-// released removes the items of a file that goes away.
-func (ep *Instance) released(n *Nesting, file *vfs.FileDescription) {
+// FileReleased implements vfs.ReleaseListener: it removes the items of a file that goes away.
+func (ep *Instance) FileReleased(file *vfs.FileDescription) {
 	ep.mu.Lock()
-	list := ep.hooks[file]
-	delete(ep.hooks, file)
+	list := ep.files[file]
+	delete(ep.files, file)
 	ep.mu.Unlock()
 	for _, it := range list {
-		ep.forget(n, it)
+		ep.forget(it)
 	}
 }
 
 // forget removes an item.
-func (ep *Instance) forget(n *Nesting, it *item) bool {
+func (ep *Instance) forget(it *item) bool {
 	inner, nested := it.key.file.Impl().(*Instance)
 	if nested {
-		n.mu.Lock()
-		defer n.mu.Unlock()
+		ep.nesting.mu.Lock()
+		defer ep.nesting.mu.Unlock()
 	}
 	ep.mu.Lock()
 	defer ep.mu.Unlock()
@@ -297,21 +295,35 @@ func (ep *Instance) forget(n *Nesting, it *item) bool {
 	}
 	ep.end(it)
 	delete(ep.items, it.key)
-	if list, ok := ep.hooks[it.key.file]; ok {
-		for i, x := range list {
-			if x == it {
-				list[i] = list[len(list)-1]
-				ep.hooks[it.key.file] = list[:len(list)-1]
-				break
-			}
-		}
-	}
+	ep.dropFile(it)
 	if nested {
 		if inner.parents[ep]--; inner.parents[ep] <= 0 {
 			delete(inner.parents, ep)
 		}
 	}
 	return true
+}
+
+// dropFile takes it out of the list of its file's items; mu is held.
+func (ep *Instance) dropFile(it *item) {
+	list, ok := ep.files[it.key.file]
+	if !ok {
+		return
+	}
+	for i, x := range list {
+		if x == it {
+			list[i] = list[len(list)-1]
+			list[len(list)-1] = nil
+			list = list[:len(list)-1]
+			break
+		}
+	}
+	if len(list) > 0 {
+		ep.files[it.key.file] = list
+		return
+	}
+	delete(ep.files, it.key.file)
+	it.key.file.RemoveReleaseListener(ep)
 }
 
 // end unregisters it; mu is held.
@@ -332,7 +344,10 @@ func (ep *Instance) Release() {
 		ep.end(it)
 	}
 	clear(ep.items)
-	clear(ep.hooks)
+	for file := range ep.files {
+		file.RemoveReleaseListener(ep)
+	}
+	clear(ep.files)
 	ep.mu.Unlock()
 }
 

@@ -29,12 +29,12 @@ func TestModes(t *testing.T) {
 	r, w := pipefs.NewPipe(ctx, v, 0)
 	defer w.DecRef()
 	var n Nesting
-	level, edge, once := NewInstance(), NewInstance(), NewInstance()
+	level, edge, once := NewInstance(&n), NewInstance(&n), NewInstance(&n)
 	for ep, flag := range map[*Instance]uint32{level: 0, edge: flagET, once: flagOneShot} {
-		if err := ep.Add(&n, r, 3, Event{unix.EPOLLIN | flag, 42}); err != nil {
+		if err := ep.Add(r, 3, Event{unix.EPOLLIN | flag, 42}); err != nil {
 			t.Fatal(err)
 		}
-		if ep.Add(&n, r, 3, Event{}) != unix.EEXIST {
+		if ep.Add(r, 3, Event{}) != unix.EEXIST {
 			t.Fatal("added twice")
 		}
 		if got := collect(ep); len(got) != 0 {
@@ -59,14 +59,14 @@ func TestModes(t *testing.T) {
 	check("rearmed", 1, 0, 1)
 	r.Read(ctx, mm.BytesSeq(make([]byte, 10)))
 	check("drained", 0, 0, 0)
-	if err := level.Remove(&n, r, 3); err != nil {
+	if err := level.Remove(r, 3); err != nil {
 		t.Fatal(err)
 	}
-	if level.Remove(&n, r, 3) != unix.ENOENT {
+	if level.Remove(r, 3) != unix.ENOENT {
 		t.Fatal("removed twice")
 	}
 	r.DecRef()
-	if len(edge.items) != 0 || len(edge.hooks) != 0 {
+	if len(edge.items) != 0 || len(edge.files) != 0 {
 		t.Fatal("a closed file stays registered")
 	}
 }
@@ -76,25 +76,25 @@ func TestNesting(t *testing.T) {
 	var n Nesting
 	ep := make([]*vfs.FileDescription, 7)
 	for i := range ep {
-		ep[i] = New(v)
+		ep[i] = New(v, &n)
 	}
 	inst := func(i int) *Instance { return ep[i].Impl().(*Instance) }
-	if err := inst(0).Add(&n, ep[0], 0, Event{}); err != unix.EINVAL {
+	if err := inst(0).Add(ep[0], 0, Event{}); err != unix.EINVAL {
 		t.Fatal(err)
 	}
 	for i := 0; i < 4; i++ {
-		if err := inst(i).Add(&n, ep[i+1], int32(i), Event{Events: unix.EPOLLIN}); err != nil {
+		if err := inst(i).Add(ep[i+1], int32(i), Event{Events: unix.EPOLLIN}); err != nil {
 			t.Fatal(i, err)
 		}
 	}
-	if err := inst(4).Add(&n, ep[0], 0, Event{}); err != unix.ELOOP {
+	if err := inst(4).Add(ep[0], 0, Event{}); err != unix.ELOOP {
 		t.Fatal("loop:", err)
 	}
-	if err := inst(4).Add(&n, ep[5], 5, Event{}); err != unix.ELOOP {
+	if err := inst(4).Add(ep[5], 5, Event{}); err != unix.ELOOP {
 		t.Fatal("depth:", err)
 	}
 	e := eventfd.New(v, 0, 0)
-	if err := inst(4).Add(&n, e, 9, Event{unix.EPOLLIN, 7}); err != nil {
+	if err := inst(4).Add(e, 9, Event{unix.EPOLLIN, 7}); err != nil {
 		t.Fatal(err)
 	}
 	if len(collect(inst(0))) != 0 {
@@ -112,17 +112,17 @@ func TestNesting(t *testing.T) {
 
 func TestWaitAndTimer(t *testing.T) {
 	v, ctx := setup()
-	ep := NewInstance()
 	var n Nesting
+	ep := NewInstance(&n)
 	f := timerfd.New(v, unix.CLOCK_MONOTONIC, 0)
-	ep.Add(&n, f, 1, Event{unix.EPOLLIN, 5})
+	ep.Add(f, 1, Event{unix.EPOLLIN, 5})
 	out := make([]Event, 4)
 	if k, err := ep.Wait(ctx, out, clock.Monotonic()+5e6); k != 0 || err != nil {
 		t.Fatal(k, err)
 	}
 	tf := f.Impl().(*timerfd.File)
-	tf.Set(timerfd.Setting{Value: 3e6, Interval: 3e6}, 0)
 	start := time.Now()
+	tf.Set(timerfd.Setting{Value: 3e6, Interval: 3e6}, 0)
 	if k, err := ep.Wait(ctx, out, vfs.NoDeadline); k != 1 || err != nil || out[0].Data != 5 {
 		t.Fatal(k, err)
 	}
@@ -138,10 +138,10 @@ func TestWaitAndTimer(t *testing.T) {
 
 func TestAllocs(t *testing.T) {
 	v, ctx := setup()
-	ep := NewInstance()
 	var n Nesting
+	ep := NewInstance(&n)
 	e := eventfd.New(v, 0, 0)
-	ep.Add(&n, e, 1, Event{unix.EPOLLIN, 5})
+	ep.Add(e, 1, Event{unix.EPOLLIN, 5})
 	out := make([]Event, 4)
 	one := []byte{1, 0, 0, 0, 0, 0, 0, 0}
 	buf := make([]byte, 8)
