@@ -41,66 +41,95 @@ func (r *rusage) export() Rusage {
 }
 
 // taskAccounting counts a thread's use of processors: the time inside Context.Switch is user time, the rest but for blocking
-// is system time. Written by the own goroutine, times readable anywhere.
+// is system time. Times are in clock.Ticks. What others read is published about every millisecond, and before blocking.
 type taskAccounting struct {
-	utime, stime  atomic.Int64
-	mark          atomic.Int64 // clock.Fast at the last change between user, system and blocked
-	nvcsw, nivcsw atomic.Int64
-	minflt        int64
-	io            IOCounters
+	// Own goroutine: sums, the time of the last change between user, system and blocked, and of the last publication.
+	user, system, mark, published int64
+	minflt                        int64
+
+	utime, stime, since atomic.Int64 // published user, system and mark
+	nvcsw, nivcsw       atomic.Int64
+	io                  IOCounters
 }
+
+// publishTicks is how old published times may get: 2^21 cycles are about a millisecond.
+const publishTicks = 1 << 21
 
 // IOCounters are those of /proc/PID/io.
 type IOCounters struct {
 	RChar, WChar, SyscR, SyscW atomic.Uint64
 }
 
-func (a *taskAccounting) begin() { a.mark.Store(clock.Fast()) }
+func (a *taskAccounting) begin() {
+	a.mark = clock.Ticks()
+	a.publish()
+}
+
+func (a *taskAccounting) publish() {
+	a.utime.Store(a.user)
+	a.stime.Store(a.system)
+	a.since.Store(a.mark)
+	a.published = a.mark
+}
 
 func (a *taskAccounting) enterUser() {
-	now := clock.Fast()
-	a.stime.Store(a.stime.Load() + now - a.mark.Load())
-	a.mark.Store(now)
+	now := clock.Ticks()
+	a.system += now - a.mark
+	a.mark = now
+	if now-a.published > publishTicks {
+		a.publish()
+	}
 }
 
 func (a *taskAccounting) leaveUser() {
-	now := clock.Fast()
-	a.utime.Store(a.utime.Load() + now - a.mark.Load())
-	a.mark.Store(now)
+	now := clock.Ticks()
+	a.user += now - a.mark
+	a.mark = now
 }
 
 func (a *taskAccounting) beginBlock() {
-	now := clock.Fast()
-	a.stime.Store(a.stime.Load() + now - a.mark.Load())
-	a.mark.Store(now)
+	now := clock.Ticks()
+	a.system += now - a.mark
+	a.mark = now
+	a.publish()
 	a.nvcsw.Add(1)
 }
 
-func (a *taskAccounting) endBlock() { a.mark.Store(clock.Fast()) }
+func (a *taskAccounting) endBlock() {
+	a.mark = clock.Ticks()
+	a.since.Store(a.mark)
+}
+
+// sync publishes exact times. Own goroutine, in the kernel.
+func (a *taskAccounting) sync() {
+	now := clock.Ticks()
+	a.system += now - a.mark
+	a.mark = now
+	a.publish()
+}
 
 // IO are the counters of /proc/PID/io. Any goroutine.
 func (t *Task) IO() *IOCounters { return &t.acct.io }
 
+// SyncUsage makes the times of the calling thread exact for whoever asks next. Own goroutine.
+func (t *Task) SyncUsage() { t.acct.sync() }
+
 // usage is what the thread has used so far. Any goroutine; what is under way is estimated.
 func (t *Task) usage() rusage {
 	a := &t.acct
-	r := rusage{utime: a.utime.Load(), stime: a.stime.Load(), minflt: a.minflt, nvcsw: a.nvcsw.Load(), nivcsw: a.nivcsw.Load()}
-	if t.exit.done.Load() {
-		return r
-	}
-	mark, where := a.mark.Load(), t.where.Load()
-	if mark == 0 {
-		return r
-	}
-	if d := clock.Fast() - mark; d > 0 {
-		switch where {
-		case inUser:
-			r.utime += d
-		case inKernel:
-			r.stime += d
+	u, s := a.utime.Load(), a.stime.Load()
+	since, where := a.since.Load(), t.where.Load()
+	if since != 0 && !t.exit.done.Load() {
+		if d := clock.Ticks() - since; d > 0 {
+			switch where {
+			case inUser:
+				u += d
+			case inKernel:
+				s += d
+			}
 		}
 	}
-	return r
+	return rusage{utime: clock.TicksToNS(max(u, 0)), stime: clock.TicksToNS(max(s, 0)), minflt: a.minflt, nvcsw: a.nvcsw.Load(), nivcsw: a.nivcsw.Load()}
 }
 
 // Usage is the thread's resource usage (RUSAGE_THREAD). Any goroutine.

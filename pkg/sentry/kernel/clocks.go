@@ -75,6 +75,9 @@ func (t *Task) ClockNow(id int32) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	if kind != clockHost {
+		t.acct.sync()
+	}
 	switch kind {
 	case clockProcess:
 		r := tg.usage()

@@ -222,13 +222,19 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
+	return newWorldOn(t, func(p *fakePlatform) platform.Platform { return p })
+}
+
+// newWorldOn is newWorld with a platform made of the fake one.
+func newWorldOn(t testing.TB, wrap func(*fakePlatform) platform.Platform) *world {
+	t.Helper()
 	mf, err := memfile.New(memfile.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := &world{t: t, p: &fakePlatform{programs: map[uint64]program{}, handlers: map[uint64]func(*thread, int){}}, v: vfs.New(0)}
 	tab := syscalls.New()
-	w.k, err = kernel.New(kernel.Config{Platform: w.p, MemFile: mf, VFS: w.v, Table: &tab.SyscallTable})
+	w.k, err = kernel.New(kernel.Config{Platform: wrap(w.p), MemFile: mf, VFS: w.v, Table: &tab.SyscallTable})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,13 +16,9 @@ func (t *Task) MemoryBarrier(private bool) {
 	}
 	k.tree.Unlock()
 	for _, o := range list {
-		mark := o.acct.mark.Load()
-		if o.where.Load() != inUser {
-			continue
-		}
-		o.ctx.Interrupt()
-		// The thread has left its code when mark has changed. That takes microseconds.
-		for wait := time.Microsecond; o.where.Load() == inUser && o.acct.mark.Load() == mark; wait = min(2*wait, time.Millisecond) {
+		o.setWork(workBarrier)
+		// The thread has left its code when it clears the bit. That takes microseconds.
+		for wait := time.Microsecond; o.where.Load() == inUser && o.work.Load()&workBarrier != 0; wait = min(2*wait, time.Millisecond) {
 			time.Sleep(wait)
 		}
 	}

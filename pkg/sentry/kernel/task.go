@@ -21,7 +21,7 @@ const (
 	workExit                       // the task shall exit
 	workStop                       // the group is stopping, or ptrace wants attention
 	workRestart                    // a system call asked for a restart or left a temporary mask
-	workRseq                       // the thread may have been preempted inside an rseq critical section
+	workBarrier                    // somebody waits for the thread to leave application code
 	workUser                       // a function is queued by RunInTask
 	workFreeze                     // the container may be frozen
 )

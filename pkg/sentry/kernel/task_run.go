@@ -93,7 +93,7 @@ func (t *Task) doWork() bool {
 		t.work.And(^workFreeze)
 		t.waitThaw()
 	}
-	w := t.work.And(^(workSignal | workStop | workRestart | workUser))
+	w := t.work.And(^(workSignal | workStop | workRestart | workUser | workBarrier))
 	if w&workUser != 0 {
 		t.runQueued()
 	}

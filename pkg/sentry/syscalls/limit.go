@@ -100,6 +100,7 @@ func mayPrlimit(t, o *kernel.Task) bool {
 
 func getrusage(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 	var u kernel.Rusage
+	t.SyncUsage()
 	switch a[0].Int() {
 	case unix.RUSAGE_SELF:
 		u = t.Group().Usage()

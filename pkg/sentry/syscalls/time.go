@@ -175,6 +175,7 @@ func clockNanosleep(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 
 func times(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 	const tick = 1e9 / linux.ClockTick
+	t.SyncUsage()
 	if p := a[0].Pointer(); p != 0 {
 		u, c := t.Group().CPUTimes()
 		v := [4]int64{u.UTime / tick, u.STime / tick, c.UTime / tick, c.STime / tick}
