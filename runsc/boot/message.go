@@ -15,7 +15,7 @@ const (
 const (
 	OverlayNone   uint8 = iota // to the root itself
 	OverlayMemory              // to the sandbox's memory
-	OverlayFile                // to a file that the gofer donates
+	OverlayFile                // to a file of the host, Container.OverlayFile
 	overlayCount
 )
 
@@ -70,6 +70,10 @@ type Container struct {
 	Seccomp       *Seccomp
 	// Joins are the namespaces shared with other containers of the sandbox.
 	Joins []Join
+	// OverlayFile is an empty file without a name for the contents of changed files, -1 without.
+	OverlayFile int
+	// OverlaySize is the free room in its file system in bytes.
+	OverlaySize uint64
 	// Gofer is the connection to the container's gofer. Lifeline is the reading end of a pipe that
 	// only the gofer holds open: it hangs up when the gofer dies.
 	Gofer, Lifeline int
@@ -96,6 +100,8 @@ func (n *Container) visit(c *coder) {
 		n.Seccomp.visit(c)
 	}
 	parts(c, &n.Joins, 8)
+	c.fd(&n.OverlayFile)
+	c.u64(&n.OverlaySize)
 	c.fd(&n.Gofer)
 	c.fd(&n.Lifeline)
 }

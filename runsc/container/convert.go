@@ -26,6 +26,7 @@ func toContainer(id string, s *specs.Spec) (*boot.Container, []boot.Attach, erro
 		Domainname:    s.Domainname,
 		MaskedPaths:   s.Linux.MaskedPaths,
 		ReadonlyPaths: s.Linux.ReadonlyPaths,
+		OverlayFile:   -1,
 		Gofer:         -1,
 		Lifeline:      -1,
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -200,14 +201,36 @@ func (n *Launched) prepare(l *sandbox.Launch, bc *boot.Container, attach []boot.
 	case "none":
 		b.Network = boot.NetworkNone
 	}
-	if o.Conf.Overlay == "memory" {
-		b.Container.Overlay = boot.OverlayMemory
+	if err := n.overlay(&b.Container); err != nil {
+		return err
 	}
 	l.Boot, l.Gofer = b, &boot.GoferBoot{Attach: attach, Log: logFD, Epoch: o.Time.Epoch()}
 	if h := n.Hooks; h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer) > 0 {
 		l.Ready = func(pid int) error { return n.createHooks(pid) }
 	}
 	o.Time.Mark("container directory ready")
+	return nil
+}
+
+// overlay says where changes to the root go.
+func (n *Launched) overlay(c *boot.Container) error {
+	dir, file := strings.CutPrefix(n.opts.Conf.Overlay, "file:")
+	if !file {
+		if dir == "memory" {
+			c.Overlay = boot.OverlayMemory
+		}
+		return nil
+	}
+	fd, err := unix.Open(dir, unix.O_RDWR|unix.O_TMPFILE|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return &os.PathError{Op: "make the overlay's file in", Path: dir, Err: err}
+	}
+	n.files = append(n.files, fd)
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		return &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	c.Overlay, c.OverlayFile, c.OverlaySize = boot.OverlayFile, fd, st.Bavail*uint64(st.Bsize)
 	return nil
 }
 

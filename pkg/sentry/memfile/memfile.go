@@ -60,12 +60,15 @@ type Options struct {
 	// FD is an empty memory file to use (for instance one on a file system with huge pages); the
 	// File owns it then. 0 makes a memfd.
 	FD int
+	// Unmapped keeps FD, a file on a disk, from being mapped into the sentry, which a full disk would kill: Slice must not be used then, but
+	// ReadAt and WriteAt.
+	Unmapped bool
 }
 
 // File is a memory file. Its methods may be called from any goroutine.
 type File struct {
 	fd    int     // immutable
-	base  uintptr // immutable: where the sentry has it mapped
+	base  uintptr // immutable: where the sentry has it mapped; 0: nowhere
 	size  uint64  // immutable
 	limit uint64  // immutable
 
@@ -120,6 +123,11 @@ func New(o Options) (*File, error) {
 		unix.Close(fd)
 		return nil, err
 	}
+	if o.Unmapped {
+		f := &File{fd: fd, size: o.Size, limit: o.Limit, kick: make(chan struct{}, 1), done: make(chan struct{})}
+		go f.reclaimer()
+		return f, nil
+	}
 	if o.FD == 0 {
 		// Nobody can make the sentry's mapping point behind the end of the file.
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW); err != nil {
@@ -151,7 +159,9 @@ func (f *File) Close() {
 	close(f.kick)
 	f.mu.Unlock()
 	<-f.done
-	unix.MunmapPtr(unsafe.Pointer(f.base), uintptr(f.size))
+	if f.base != 0 {
+		unix.MunmapPtr(unsafe.Pointer(f.base), uintptr(f.size))
+	}
 	unix.Close(f.fd)
 }
 
@@ -177,7 +187,7 @@ func (f *File) Usage() (uint64, error) {
 // knows that somebody does for as long as it uses the slice. Other threads and the application change
 // its bytes at any time.
 func (f *File) Slice(off, n uint64) []byte {
-	if off > f.size || n > f.size-off {
+	if off > f.size || n > f.size-off || f.base == 0 {
 		panic("memfile: slice out of range")
 	}
 	return unsafe.Slice((*byte)(unsafe.Pointer(f.base+uintptr(off))), n)
@@ -357,16 +367,76 @@ func (f *File) Punch(r Range) {
 		if err == unix.EINTR {
 			continue
 		}
-		if err != nil { // zeroing is as good, but for the host's memory
+		switch {
+		case err == nil:
+		case f.base != 0: // zeroing is as good, but for the host's memory
 			clear(f.Slice(r.Off, r.Len))
+		default:
+			for b := make([]byte, min(r.Len, 1<<20)); r.Len > 0; r.Len -= uint64(len(b)) {
+				b = b[:min(r.Len, uint64(len(b)))]
+				if f.WriteAt(b, r.Off) != nil {
+					break
+				}
+				r.Off += uint64(len(b))
+			}
 		}
 		return
 	}
 }
 
+// Mapped tells whether Slice may be used.
+func (f *File) Mapped() bool { return f.base != 0 }
+
+// ReadAt reads all of b at off. EIO.
+func (f *File) ReadAt(b []byte, off uint64) error {
+	for len(b) > 0 {
+		n, err := unix.Pread(f.fd, b, int64(off))
+		if err == unix.EINTR {
+			continue
+		}
+		if err == nil && n == 0 {
+			err = unix.EIO
+		}
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+		off += uint64(n)
+	}
+	return nil
+}
+
+// WriteAt writes all of b at off. ENOSPC, EIO and the like.
+func (f *File) WriteAt(b []byte, off uint64) error {
+	for len(b) > 0 {
+		n, err := unix.Pwrite(f.fd, b, int64(off))
+		if err != nil && err != unix.EINTR {
+			return err
+		}
+		b = b[max(n, 0):]
+		off += uint64(max(n, 0))
+	}
+	return nil
+}
+
+// Reserve makes sure that the disk has room for the range, which an application is going to write through a mapping. ENOSPC.
+func (f *File) Reserve(r Range) error {
+	if f.base != 0 {
+		return nil
+	}
+	err := unix.Fallocate(f.fd, unix.FALLOC_FL_KEEP_SIZE, int64(r.Off), int64(r.Len))
+	if err == unix.EOPNOTSUPP || err == unix.EINTR {
+		return nil
+	}
+	return err
+}
+
 // Populate gives host memory to the pages of [off, off+n), which is about to be written: one system call instead of a fault for
 // each page. It is an optimisation, so errors do not matter.
 func (f *File) Populate(off, n uint64) {
+	if f.base == 0 {
+		return
+	}
 	start := off &^ pageMask
 	end := (off + n + pageMask) &^ pageMask
 	unix.Syscall(unix.SYS_MADVISE, f.base+uintptr(start), uintptr(end-start), unix.MADV_POPULATE_WRITE)

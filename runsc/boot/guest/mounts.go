@@ -85,7 +85,7 @@ func (g *Guest) rootSuperblock(c *container, m *boot.Mount) (*vfs.Superblock, er
 	if c.spec.Overlay == boot.OverlayNone {
 		return lower, nil
 	}
-	return g.overlay(lower, m.Source)
+	return g.overlay(c.spec, lower, m.Source)
 }
 
 // mountFlags translates flags of mount(2) into those of a mount.

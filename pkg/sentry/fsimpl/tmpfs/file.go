@@ -158,9 +158,7 @@ func (f *regFile) Read(_ vfs.Context, dst mm.IOSeq, off int64) (int64, error) {
 		var m int64
 		var err error
 		if ok {
-			var k int
-			k, err = dst.CopyOut(f.fs.mf.Slice(mo, n))
-			m = int64(k)
+			m, err = f.fs.copyOut(dst, mo, n)
 		} else {
 			m, err = dst.ZeroOut(int64(n))
 		}
@@ -215,15 +213,15 @@ func (f *regFile) write(src mm.IOSeq, off int64) (done int64, err error) {
 	}
 	for end := uint64(off + total); done < total && err == nil; {
 		at := uint64(off + done)
-		var b []byte
-		if b, err = f.block(at, end); err != nil {
+		var mo, room uint64
+		if mo, room, err = f.block(at, end); err != nil {
 			break
 		}
-		var n int
-		n, err = src.CopyIn(b)
-		done += int64(n)
-		src = src.DropFirst(int64(n))
-		if n < len(b) && err == nil {
+		var n int64
+		n, err = f.fs.copyIn(src, mo, room)
+		done += n
+		src = src.DropFirst(n)
+		if uint64(n) < room && err == nil {
 			break
 		}
 	}
@@ -240,31 +238,31 @@ func (f *regFile) write(src mm.IOSeq, off int64) (done int64, err error) {
 	return 0, err
 }
 
-// block gives memory for a write at at, of at most end-at bytes; holes are filled.
-func (f *regFile) block(at, end uint64) ([]byte, error) {
+// block gives the place in the memory file for a write at at, and its length of at most end-at bytes; holes are filled.
+func (f *regFile) block(at, end uint64) (mo, n uint64, err error) {
 	r := f.reg
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	mo, n, ok := r.piece(at, end)
 	if ok {
-		return f.fs.mf.Slice(mo, n), nil
+		return mo, n, nil
 	}
 	start := at &^ pageMask
 	stop := (at + n + pageMask) &^ pageMask
-	mo, err := r.fill(f.fs, start, stop)
+	mo, err = r.fill(f.fs, start, stop)
 	if err != nil && stop-start > pageSize {
 		// The last pages of a full file system.
 		stop = start + pageSize
 		mo, err = r.fill(f.fs, start, stop)
 	}
 	if err != nil {
-		return nil, err
+		return 0, 0, err
 	}
 	n = min(n, stop-at)
 	if n >= populateMin {
 		f.fs.mf.Populate(mo+(at-start), n)
 	}
-	return f.fs.mf.Slice(mo+(at-start), n), nil
+	return mo + (at - start), n, nil
 }
 
 // zeroTail clears what mappings may have left behind the end of the file in its last page. rw is held.
@@ -276,7 +274,7 @@ func (f *regFile) zeroTail(size int64) {
 	mo, n, ok := f.reg.piece(uint64(size), uint64(size+pageMask)&^pageMask)
 	f.mu.Unlock()
 	if ok {
-		clear(f.fs.mf.Slice(mo, n))
+		f.fs.clear(mo, n)
 	}
 }
 
@@ -385,7 +383,7 @@ func (f *regFile) zero(off, end int64) {
 		mo, n, ok := r.piece(a, b)
 		f.mu.Unlock()
 		if ok {
-			clear(f.fs.mf.Slice(mo, n))
+			f.fs.clear(mo, n)
 		}
 	}
 	if first > last { // within one page
@@ -468,6 +466,64 @@ func (i *inode) Translate(start, end, at uint64, write bool) (mm.Translation, er
 	s := r.extents.At(p)
 	a, b := max(start, s.Start), min(end, s.End)
 	t := mm.Translation{Start: a, End: b, HostFD: mm.MemoryFile, Offset: uint64(s.Val) + (a - s.Start), Perms: platform.Read | platform.Write | platform.Exec}
-	i.fs.mf.IncRef(memfile.Range{Off: t.Offset, Len: b - a})
+	if r := (memfile.Range{Off: t.Offset, Len: b - a}); i.fs.onDisk() {
+		t.HostFD = i.fs.mf.FD()
+		if write {
+			// What is mapped writable must have room on the disk, so it is not more than need be.
+			t.Start = max(a, at&^(faultAhead-1))
+			t.End = min(b, at&^(faultAhead-1)+faultAhead)
+			t.Offset += t.Start - a
+			if err := i.fs.mf.Reserve(memfile.Range{Off: t.Offset, Len: t.End - t.Start}); err != nil {
+				return mm.Translation{}, err
+			}
+		} else {
+			t.Perms &^= platform.Write
+		}
+	} else {
+		i.fs.mf.IncRef(r)
+	}
 	return t, nil
+}
+
+// onDisk tells whether the data is in a file of the host that is not the sandbox's memory.
+func (f *fileSystem) onDisk() bool { return !f.mf.Mapped() }
+
+// copyOut copies n bytes at mo of the memory file to dst.
+func (f *fileSystem) copyOut(dst mm.IOSeq, mo, n uint64) (int64, error) {
+	if !f.onDisk() {
+		k, err := dst.CopyOut(f.mf.Slice(mo, n))
+		return int64(k), err
+	}
+	return dst.TakeFirst(int64(n)).CopyOutFrom(func(b []byte) (int, error) {
+		if err := f.mf.ReadAt(b, mo); err != nil {
+			return 0, err
+		}
+		mo += uint64(len(b))
+		return len(b), nil
+	})
+}
+
+// copyIn copies up to n bytes from src to mo of the memory file.
+func (f *fileSystem) copyIn(src mm.IOSeq, mo, n uint64) (int64, error) {
+	if !f.onDisk() {
+		k, err := src.CopyIn(f.mf.Slice(mo, n))
+		return int64(k), err
+	}
+	return src.TakeFirst(int64(n)).CopyInTo(func(b []byte) (int, error) {
+		if err := f.mf.WriteAt(b, mo); err != nil {
+			return 0, err
+		}
+		mo += uint64(len(b))
+		return len(b), nil
+	})
+}
+
+// clear zeroes n bytes, less than a page, at mo of the memory file.
+func (f *fileSystem) clear(mo, n uint64) {
+	if !f.onDisk() {
+		clear(f.mf.Slice(mo, n))
+		return
+	}
+	var zeros [pageSize]byte
+	_ = f.mf.WriteAt(zeros[:min(n, pageSize)], mo)
 }

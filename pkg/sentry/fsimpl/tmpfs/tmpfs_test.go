@@ -3,10 +3,12 @@ package tmpfs
 import (
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
 	"husk/pkg/sentry/fsimpl/fstest"
+	"husk/pkg/sentry/memfile"
 	"husk/pkg/sentry/mm"
 	"husk/pkg/sentry/vfs"
 
@@ -14,8 +16,14 @@ import (
 )
 
 // newWorld is a namespace with a tmpfs as root.
-func newWorld(t testing.TB) *fstest.World {
+func newWorld(t testing.TB) *fstest.World { return worldOn(t, nil) }
+
+// worldOn has its data in disk, or in memory.
+func worldOn(t testing.TB, disk *memfile.File) *fstest.World {
 	w := fstest.New(t, func(w *fstest.World) (*vfs.Superblock, error) {
+		if disk != nil {
+			w.MF = disk
+		}
 		typ := NewType("tmpfs", w.MF, 1<<30)
 		w.V.RegisterFileSystem(typ)
 		return typ.Mount(w.Ctx, w.V, &vfs.MountOptions{Data: "mode=755"})
@@ -34,6 +42,25 @@ func TestDiffer(t *testing.T) {
 		if t.Failed() {
 			return
 		}
+	}
+}
+
+func TestDisk(t *testing.T) {
+	fd, err := unix.Open(t.TempDir(), unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0600)
+	if err != nil {
+		t.Skip(err)
+	}
+	mf, err := memfile.New(memfile.Options{FD: fd, Unmapped: true, Size: 1 << 36})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mf.Close()
+	worldOn(t, mf).Differ(t, fstest.Options{Steps: 3000, Seed: 100})
+	w := worldOn(t, mf)
+	big := strings.Repeat("0123456789abcdef", 10000)
+	w.Write(t, "/f", big)
+	if w.Read(t, "/f") != big {
+		t.Error("contents differ")
 	}
 }
 
