@@ -73,7 +73,7 @@ python3 t.py`, 2 * minute},
 
 // TestApps runs every app on the host and in a sandbox.
 func TestApps(t *testing.T) {
-	for _, a := range apps {
+	for _, a := range append(apps, programs...) {
 		t.Run(a.name, func(t *testing.T) {
 			host, hostCode := runScript(t, a, nil)
 			box, boxCode := runScript(t, a, harness.Do(t, "sh", "-c", wrap(a.script)))

@@ -271,7 +271,7 @@ func (tg *ThreadGroup) notifyParentExit() bool {
 		}
 	}
 	p.mu.Unlock()
-	if sig != 0 {
+	if sig.Valid() { // clone(2) takes any number
 		info := tg.childInfo(code, st)
 		info.Signo = int32(sig)
 		p.send(nil, info, true)

@@ -396,3 +396,18 @@ CASE(environment_passes)
 	   })),
 	   0);
 }
+
+CASE(clone_odd_exit_signal)
+{
+	int odd[] = {0, 64, 65, 213, 255};
+	for (int i = 0; i < 5; i++) {
+		signal(64, SIG_IGN);
+		pid_t c = OK(syscall(SYS_clone, odd[i], 0, 0, 0, 0));
+		if (c == 0)
+			_exit(i);
+		int st;
+		ERR(waitpid(c, &st, 0), ECHILD);
+		EQ(waitpid(c, &st, __WCLONE), c);
+		EQ(WEXITSTATUS(st), i);
+	}
+}
