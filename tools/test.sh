@@ -14,5 +14,10 @@ step() {
 step unit go test -timeout 600s ./pkg/... ./runsc/...
 step repo go test -count=1 ./test/repo
 step syscalls go test -count=1 -timeout 900s ./test/syscalls
+HUSK_PLATFORM=ptrace step syscalls-ptrace go test -count=1 -timeout 900s ./test/syscalls
+step apps go test -count=1 -timeout 1200s ./test/apps
+step oci go test -count=1 -timeout 600s ./test/oci
+step security go test -count=1 -timeout 600s ./test/security
+step docker go test -count=1 -timeout 900s ./test/docker
 [ $failed = 0 ] && echo "all tests passed"
 exit $failed

@@ -142,12 +142,13 @@ func TestStopKillRestart(t *testing.T) {
 }
 
 func TestTerminal(t *testing.T) {
-	script := `test -t 0 && test -t 1 && echo tty; tty; stty size; while read x; do [ "$x" = q ] && exit 6; echo "got $x"; stty size; done`
+	script := `test -t 0 && test -t 1 && echo tty; tty; while read x; do [ "$x" = q ] && exit 6; echo "got $x"; stty size; done`
 	args := append(container("--rm", "-it"), image, "sh", "-c", script)
 	p := startPTY(t, docker.command(args...), 24, 80)
 	p.expect(t, "tty\r\n")
 	p.expect(t, "/dev/")
-	p.expect(t, "24 80")
+	// The client sets the size once the container runs.
+	eventually(t, "the first size", func() bool { p.send("size\n"); return p.sees("24 80", 500*time.Millisecond) })
 	p.send("one\n")
 	p.expect(t, "got one")
 	p.resize(t, 40, 100)
@@ -181,11 +182,12 @@ func TestTerminalJobControl(t *testing.T) {
 
 func TestExecTerminal(t *testing.T) {
 	id := start(t, "exec sleep 1000")
-	p := startPTY(t, docker.command("exec", "-it", id, "sh", "-c", "tty; stty size; read x; echo got $x; exit 9"), 30, 90)
+	p := startPTY(t, docker.command("exec", "-it", id, "sh", "-c", "tty; while read x; do [ $x = q ] && exit 9; echo got $x; stty size; done"), 30, 90)
 	p.expect(t, "/dev/")
-	p.expect(t, "30 90")
+	eventually(t, "the first size", func() bool { p.send("size\n"); return p.sees("30 90", 500*time.Millisecond) })
 	p.send("line\n")
 	p.expect(t, "got line")
+	p.send("q\n")
 	if code := p.wait(t); code != 9 {
 		t.Errorf("exit code %d, want 9", code)
 	}
