@@ -164,7 +164,7 @@ func processes() map[string]bool {
 	return set
 }
 
-// descendants are the processes of a container: the tree of its pid, and processes that appeared with
+// descendants are the processes of a container: the trees of its pid and its gofer's, and processes that appeared with
 // it and whose command line names its state directory or ID.
 func descendants(w *world, r runtime, id string, before map[string]bool) map[string]bool {
 	set := map[string]bool{}
@@ -172,6 +172,10 @@ func descendants(w *world, r runtime, id string, before map[string]bool) map[str
 	out, _ := w.command(r, "state", id).Output()
 	json.Unmarshal(out, &s)
 	queue := []string{fmt.Sprint(s.Pid)}
+	var state struct{ GoferPid int }
+	if text, err := os.ReadFile(filepath.Join(w.dir, r.name, id, "state.json")); err == nil && json.Unmarshal(text, &state) == nil {
+		queue = append(queue, fmt.Sprint(state.GoferPid))
+	}
 	for p := range processes() {
 		cmdline, _ := os.ReadFile("/proc/" + p + "/cmdline")
 		if !before[p] && (bytes.Contains(cmdline, []byte(id)) || bytes.Contains(cmdline, []byte(filepath.Join(w.dir, r.name)))) {

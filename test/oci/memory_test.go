@@ -1,0 +1,158 @@
+package oci
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The limits of clause S-2, in KiB.
+const (
+	idlePrivate = 12 << 10
+	idlePSS     = 16 << 10
+)
+
+// memory is what processes take, in KiB.
+type memory struct{ private, pss uint64 }
+
+// processesOfContainer lists the host processes of a container: the sandbox and what it has started, and the gofer.
+func (b *bundle) processesOfContainer(id string) []int {
+	b.t.Helper()
+	var s struct{ Pid, GoferPid int }
+	text, err := os.ReadFile(filepath.Join(b.state, id, "state.json"))
+	if err != nil || json.Unmarshal(text, &s) != nil || s.Pid <= 0 || s.GoferPid <= 0 {
+		b.t.Fatalf("state of %s: %v: %s", id, err, text)
+	}
+	return append(treeOf(s.Pid), treeOf(s.GoferPid)...)
+}
+
+// memoryOf sums what smaps_rollup says of the processes.
+func memoryOf(t *testing.T, pids []int) (sum memory) {
+	t.Helper()
+	for _, pid := range pids {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var m memory
+		for _, l := range strings.Split(string(text), "\n") {
+			var kib uint64
+			name, value, _ := strings.Cut(l, ":")
+			fmt.Sscan(value, &kib)
+			switch name {
+			case "Private_Clean", "Private_Dirty":
+				m.private += kib
+			case "Pss":
+				m.pss = kib
+			}
+		}
+		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		t.Logf("%d %q: private %d KiB, PSS %d KiB", pid, comm, m.private, m.pss)
+		sum.private, sum.pss = sum.private+m.private, sum.pss+m.pss
+	}
+	return sum
+}
+
+// cpuTime is the processor time that the processes have used, in nanoseconds.
+func cpuTime(t *testing.T, pids []int) (ns uint64) {
+	t.Helper()
+	for _, pid := range pids {
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+		for _, f := range tasks {
+			var n uint64
+			text, _ := os.ReadFile(f)
+			fmt.Sscan(string(text), &n)
+			ns += n
+		}
+	}
+	return ns
+}
+
+// TestIdleMemory holds clause S-2.
+func TestIdleMemory(t *testing.T) {
+	b := newBundle(t, "sleep", "1000")
+	id := b.running()
+	time.Sleep(2 * time.Second)
+	pids := b.processesOfContainer(id)
+	const watch = 5 * time.Second
+	before := cpuTime(t, pids)
+	time.Sleep(watch)
+	after := cpuTime(t, pids)
+	if before == 0 {
+		t.Error("the host does not account processor time")
+	}
+	used := time.Duration(after - before)
+	m := memoryOf(t, pids)
+	t.Logf("%d processes: private %d KiB, PSS %d KiB; %v of processor time in %v", len(pids), m.private, m.pss, used, watch)
+	if m.private > idlePrivate {
+		t.Errorf("private memory: %d KiB, the limit is %d", m.private, idlePrivate)
+	}
+	if m.pss > idlePSS {
+		t.Errorf("PSS: %d KiB, the limit is %d", m.pss, idlePSS)
+	}
+	if used > watch/500 {
+		t.Errorf("%v of processor time in %v, the limit is 0.2 %%", used, watch)
+	}
+}
+
+// memoryFile is the host memory in bytes of the file that backs the memory of a sandbox's applications: the one file of
+// that size that the process has open.
+func memoryFile(t *testing.T, pid int) int64 {
+	t.Helper()
+	fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	for _, fd := range fds {
+		var st syscall.Stat_t
+		if syscall.Stat(fd, &st) == nil && st.Mode&syscall.S_IFMT == syscall.S_IFREG && st.Size == 1<<40 {
+			return st.Blocks * 512
+		}
+	}
+	t.Fatal("no memory file")
+	return 0
+}
+
+// TestFreedMemory checks that memory which an application frees goes back to the host within seconds.
+func TestFreedMemory(t *testing.T) {
+	dir := t.TempDir()
+	program := filepath.Join(dir, "free")
+	if out, err := exec.Command("gcc", "-O1", "-static", "-o", program, "c/free.c").CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v\n%s", err, out)
+	}
+	text, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 256 << 20
+	for _, how := range []string{"munmap", "shared", "madvise", "pages", "exit", "tmpfs"} {
+		t.Run(how, func(t *testing.T) {
+			b := newBundle(t, "/bin/free", how)
+			if err := os.WriteFile(filepath.Join(b.dir, "rootfs", "bin", "free"), text, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			b.config["mounts"] = append(b.config["mounts"].([]any)[:1],
+				map[string]any{"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": []string{"size=1g"}})
+			id := b.running()
+			pid := b.pid(id)
+			await := func(what string, limit time.Duration, done func(int64) bool) {
+				t.Helper()
+				begin := time.Now()
+				for !done(memoryFile(t, pid)) {
+					if time.Since(begin) > limit {
+						t.Fatalf("%s: the memory file has %d MiB", what, memoryFile(t, pid)>>20)
+					}
+					time.Sleep(20 * time.Millisecond)
+				}
+				t.Logf("%s after %v", what, time.Since(begin).Round(time.Millisecond))
+			}
+			await("full", 60*time.Second, func(n int64) bool { return n >= size })
+			time.Sleep(100 * time.Millisecond)
+			b.must("kill", id, "USR1")
+			await("free", 5*time.Second, func(n int64) bool { return n < 16<<20 })
+		})
+	}
+}
