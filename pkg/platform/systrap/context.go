@@ -31,11 +31,8 @@ func (c *context) Switch(as platform.AddressSpace, regs *arch.Registers) (platfo
 			return platform.Event{}, err
 		}
 	}
-	if err := c.load(t, regs); err != nil {
-		return platform.Event{}, err
-	}
-	for {
-		// From here on others send the interrupt signal.
+	for again := false; ; {
+		// From here on others send the interrupt signal, and do not replace code that the thread is in.
 		running := t.enter()
 		if a.freezing.Load() {
 			t.leave()
@@ -45,6 +42,12 @@ func (c *context) Switch(as platform.AddressSpace, regs *arch.Registers) (platfo
 		if c.interrupt.Load() != 0 && c.interrupt.Swap(0) != 0 {
 			t.leave()
 			return platform.Event{Kind: platform.EventInterrupt}, nil
+		}
+		if again {
+			t.again()
+		} else if err := c.load(t, regs); err != nil {
+			t.leave()
+			return platform.Event{}, err
 		}
 		t.resume(running)
 		// An interrupt signal that was sent before the thread was told to run had no effect.
@@ -62,7 +65,7 @@ func (c *context) Switch(as platform.AddressSpace, regs *arch.Registers) (platfo
 			return ev, errDead
 		}
 		if ev.Kind == platform.EventInterrupt && c.interrupt.Swap(0) == 0 {
-			t.again() // not for the application
+			again = true // not for the application
 			continue
 		}
 		return ev, nil

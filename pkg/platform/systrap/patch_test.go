@@ -2,6 +2,8 @@ package systrap
 
 import (
 	"bytes"
+	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -250,5 +252,51 @@ func BenchmarkPatched(b *testing.B) {
 				g.regs.Rax = 7
 			}
 		})
+	}
+}
+
+// TestPatchThreads replaces a place while other threads run through it.
+func TestPatchThreads(t *testing.T) {
+	p := newPlatform(t)
+	for _, s := range sites {
+		t.Run(s.name, func(t *testing.T) {
+			for range 4 {
+				testPatchThreads(t, newGuest(t, p, s.code), s.behind)
+			}
+		})
+	}
+}
+
+func testPatchThreads(t *testing.T, g *guest, behind uint64) {
+	done := make(chan error)
+	var mu sync.Mutex
+	for i := range 4 {
+		go func() {
+			c, r := g.p.NewContext(), g.regs
+			defer c.Release()
+			r.Rsp -= uint64(i+1) * 1024
+			for n := range uint64(2000) {
+				r.Rax = 7
+				ev, err := c.Switch(g.as, &r)
+				if err != nil || ev.Kind != platform.EventSyscall || r.Rip != codeAddr+behind || r.R15 != n {
+					done <- fmt.Errorf("round %d: %+v %v %+v", n, ev, err, r)
+					return
+				}
+				if ev.Hot {
+					mu.Lock() // for the test's Text
+					g.as.(platform.Patcher).Patch(g, &r)
+					mu.Unlock()
+				}
+			}
+			done <- nil
+		}()
+	}
+	for range 4 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if g.patches == 0 {
+		t.Error("not patched")
 	}
 }
