@@ -123,15 +123,17 @@ resume:
 	TESTL R12, R12
 	JNE  bases
 
+	// slot.uctx is valid in the first two modes only; as a stack it must not be used in the others, where an
+	// interrupt's frame below it would become the next one.
 based:
-	MOVQ slot_uctx(BX), SP
 	MOVL slot_mode(BX), AX
-	CMPL AX, $const_modeFast
-	JEQ  fast
 	CMPL AX, $const_modePatched
 	JEQ  patched
 	CMPL AX, $const_modeSave
 	JEQ  save
+	MOVQ slot_uctx(BX), SP
+	CMPL AX, $const_modeFast
+	JEQ  fast
 	MOVL $SYS_RT_SIGRETURN, AX
 	SYSCALL
 	INT $3
