@@ -69,19 +69,6 @@ func writeStat(t *kernel.Task, addr arch.SyscallArg, st *vfs.Stat) error {
 	return mm.Write(t.MM(), addr.Pointer(), &s)
 }
 
-// statAt is the body of the calls with a path.
-func statAt(t *kernel.Task, dirfd, path arch.SyscallArg, at uint32, mask uint32, st *vfs.Stat) (vfs.Path, error) {
-	p, err := copyPathAt(t, dirfd, path)
-	if err != nil {
-		return vfs.Path{}, err
-	}
-	defer p.done(t)
-	if p.s == "" && at&unix.AT_EMPTY_PATH != 0 && p.fd != nil {
-		return p.fd.Path(), p.fd.Stat(t, mask, st)
-	}
-	return vfs.Path{}, t.Kernel().VFS().Stat(t, p.place.path, p.s, followFlags(at), mask, st)
-}
-
 func sysStat(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 	return newfstatat(t, atCWD, a[0], a[1], 0)
 }
@@ -91,11 +78,21 @@ func sysLstat(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 }
 
 func newfstatat(t *kernel.Task, dirfd, path, buf arch.SyscallArg, flags uint32) (uintptr, error) {
-	var st vfs.Stat
-	if _, err := statAt(t, dirfd, path, flags, unix.STATX_BASIC_STATS, &st); err != nil {
+	p, err := copyPathAt(t, dirfd, path)
+	if err != nil {
 		return 0, err
 	}
-	return 0, writeStat(t, buf, &st)
+	defer p.done(t)
+	st := &p.buf.Stat
+	if p.s == "" && flags&unix.AT_EMPTY_PATH != 0 && p.fd != nil {
+		err = p.fd.Stat(t, unix.STATX_BASIC_STATS, st)
+	} else {
+		err = t.Kernel().VFS().Stat(t, p.place.path, p.s, followFlags(flags), unix.STATX_BASIC_STATS, st)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return 0, writeStat(t, buf, st)
 }
 
 func sysFstat(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
@@ -104,11 +101,13 @@ func sysFstat(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 		return 0, err
 	}
 	defer fd.DecRef()
-	var st vfs.Stat
-	if err := fd.Stat(t, unix.STATX_BASIC_STATS, &st); err != nil {
+	v := t.Kernel().VFS()
+	b := v.PathBuffer()
+	defer v.PutPathBuffer(b)
+	if err := fd.Stat(t, unix.STATX_BASIC_STATS, &b.Stat); err != nil {
 		return 0, err
 	}
-	return 0, writeStat(t, a[1], &st)
+	return 0, writeStat(t, a[1], &b.Stat)
 }
 
 func sysNewfstatat(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {

@@ -235,10 +235,7 @@ func (d *Dentry) removeLocked(child *Dentry) {
 		if q.d == child {
 			p.Store(q.next.Load())
 			d.dir.count--
-			switch n := len(t.buckets); {
-			case d.dir.count == 0:
-				d.dir.tab.Store(nil)
-			case n > 16 && d.dir.count < n/8:
+			if n := len(t.buckets); n > 16 && d.dir.count < n/8 {
 				d.dir.tab.Store(t.rebuild(n / 4))
 			}
 			return
@@ -382,7 +379,7 @@ func (d *Dentry) killTree() {
 
 // dentryCache bounds the number of cached dentries that nobody uses.
 type dentryCache struct {
-	max   int64        // immutable
+	max   atomic.Int64
 	count atomic.Int64 // hashed dentries, used or not
 
 	mu         sync.Mutex
@@ -437,7 +434,7 @@ func (c *dentryCache) remove(d *Dentry) {
 
 // grow counts a new dentry and evicts when there are too many.
 func (c *dentryCache) grow() {
-	if c.count.Add(1) > c.max {
+	if c.count.Add(1) > c.max.Load() {
 		c.shrink(16)
 	}
 }

@@ -305,7 +305,7 @@ func (v *VFS) createLast(w *walker, o *OpenOptions) (*FileDescription, *Dentry, 
 	name := strings.Clone(w.last)
 	d.dir.rw.Lock()
 	defer d.dir.rw.Unlock()
-	c, err := v.lookupLocked(w.ctx, d, hash, name)
+	c, err := v.lookupFor(w.ctx, d, hash, name, true)
 	if err != unix.ENOENT {
 		return nil, c, err
 	}

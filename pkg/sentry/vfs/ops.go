@@ -21,16 +21,21 @@ func (w *walker) parentOf(path string) (Path, error) {
 
 // inParent runs f with the directory of path's last component (referenced), again as long as f gives errRestart.
 func (v *VFS) inParent(ctx Context, start Path, path string, f func(w *walker, dir Path) error) error {
-	var w walker
+	w, _ := v.walkers.Get().(*walker)
+	if w == nil {
+		w = new(walker)
+	}
 	w.init(v, ctx, start, walkParent)
 	for {
 		dir, err := w.parentOf(path)
 		if err == nil {
-			err = f(&w, dir)
+			err = f(w, dir)
 			dir.DecRef()
 		}
 		if err == nil || !again(err) {
 			w.drop()
+			*w = walker{}
+			v.walkers.Put(w)
 			return err
 		}
 	}
@@ -138,7 +143,7 @@ func (v *VFS) create(ctx Context, start Path, path string, a *CreateArgs, made *
 		hash := v.hashName(name)
 		d.dir.rw.Lock()
 		defer d.dir.rw.Unlock()
-		c, err := v.lookupLocked(ctx, d, hash, name)
+		c, err := v.lookupFor(ctx, d, hash, name, true)
 		if err == nil {
 			c.DecRef()
 			return unix.EEXIST
@@ -279,7 +284,7 @@ func (v *VFS) Link(ctx Context, oldStart Path, old string, newStart Path, new st
 		hash := v.hashName(name)
 		d.dir.rw.Lock()
 		defer d.dir.rw.Unlock()
-		c, err := v.lookupLocked(ctx, d, hash, name)
+		c, err := v.lookupFor(ctx, d, hash, name, true)
 		if err == nil {
 			c.DecRef()
 			return unix.EEXIST

@@ -40,6 +40,7 @@ type VFS struct {
 	entries sync.Pool // of *waiter.Entry
 	buffers sync.Pool // of *[copyChunk]byte
 	paths   sync.Pool // of *PathBuffer
+	walkers sync.Pool // of *walker
 }
 
 // Sysctls are the settings of /proc/sys/fs.
@@ -58,7 +59,7 @@ func New(maxDentries int) *VFS {
 	if maxDentries <= 0 {
 		maxDentries = 64 << 10
 	}
-	v.cache.max = int64(maxDentries)
+	v.cache.max.Store(int64(maxDentries))
 	v.nextAnonDev.Store(20)
 	v.sysctl.ProtectedSymlinks.Store(1)
 	v.sysctl.ProtectedHardlinks.Store(1)
@@ -153,6 +154,8 @@ func (v *VFS) SetFIFOOpener(f FIFOOpener) { v.fifo = f }
 // PathBuffer is where a system call copies a path, so that it need not allocate.
 type PathBuffer struct {
 	B []byte
+	// Stat is room for the attributes that the call asks for.
+	Stat Stat
 }
 
 // PathBuffer takes a buffer from a pool; PutPathBuffer gives it back. Nothing in vfs or file systems keeps a path.
@@ -160,8 +163,11 @@ func (v *VFS) PathBuffer() *PathBuffer {
 	if b, ok := v.paths.Get().(*PathBuffer); ok {
 		return b
 	}
-	return &PathBuffer{make([]byte, 0, 256)}
+	return &PathBuffer{B: make([]byte, 0, 256)}
 }
 
 // PutPathBuffer gives b back.
 func (v *VFS) PutPathBuffer(b *PathBuffer) { v.paths.Put(b) }
+
+// SetCacheSize changes about how many unused names are cached.
+func (v *VFS) SetCacheSize(n int) { v.cache.max.Store(int64(n)) }

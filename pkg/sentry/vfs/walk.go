@@ -495,6 +495,11 @@ func (v *VFS) lookupSlow(ctx Context, dir *Dentry, hash uint64, name, rest strin
 
 // lookupLocked is lookupSlow for one name; dir.dir.rw is held. name may be kept. ENOENT, ENAMETOOLONG.
 func (v *VFS) lookupLocked(ctx Context, dir *Dentry, hash uint64, name string) (*Dentry, error) {
+	return v.lookupFor(ctx, dir, hash, name, false)
+}
+
+// lookupFor is lookupLocked; create tells that the name will be made if it does not exist, so that its absence is not cached.
+func (v *VFS) lookupFor(ctx Context, dir *Dentry, hash uint64, name string, create bool) (*Dentry, error) {
 	if len(name) > nameMax {
 		return nil, unix.ENAMETOOLONG
 	}
@@ -525,7 +530,7 @@ func (v *VFS) lookupLocked(ctx Context, dir *Dentry, hash uint64, name string) (
 	}
 	child, err := i.ops.Lookup(ctx, name)
 	if err != nil {
-		if err == unix.ENOENT && f&InodeNegative != 0 && f&InodeNoCache == 0 {
+		if err == unix.ENOENT && f&InodeNegative != 0 && f&InodeNoCache == 0 && !create {
 			c := dir.addChild(hash, name, nil, true)
 			if c.inode != nil { // a concurrent lookup found it after all
 				return c, nil

@@ -116,7 +116,11 @@ func (i *inode) remove(name string) {
 	defer e.inode.DecRef()
 	delete(d.byName, name)
 	if len(d.byName) == 0 {
-		d.byName, d.entries, d.holes = nil, nil, 0
+		if len(d.entries) > 16 { // a map does not shrink
+			d.byName, d.entries = nil, nil
+		}
+		clear(d.entries)
+		d.entries, d.holes = d.entries[:0], 0
 		return
 	}
 	k := d.search(e.cookie)
