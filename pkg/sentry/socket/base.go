@@ -25,9 +25,9 @@ type Base struct {
 	SendBuf, RecvBuf         atomic.Int32 // bytes, as SO_SNDBUF shows (twice what was set)
 	SendTimeout, RecvTimeout atomic.Int64 // nanoseconds; 0: none
 	RecvLowat                atomic.Int32
-	PeekOff                  atomic.Int32 // SO_PEEK_OFF; negative: off
-	Err                      atomic.Int32 // pending errno (SO_ERROR)
-	bools                    atomic.Uint64
+	PeekOff                  atomic.Int32     // SO_PEEK_OFF; negative: off
+	Err                      atomic.Int32     // pending errno (SO_ERROR)
+	bools                    [2]atomic.Uint64 // by number of the option
 	LingerOn, LingerSecs     atomic.Int32
 	Priority, Mark           atomic.Int32
 	Incoming                 atomic.Int32 // SO_INCOMING_CPU
@@ -49,14 +49,16 @@ func (b *Base) InitBase(family, typ, protocol int) {
 func (b *Base) Common() *Base { return b }
 
 // Bool tells a boolean option of SOL_SOCKET: SO_PASSCRED, SO_REUSEADDR, ...
-func (b *Base) Bool(name int) bool { return name < 64 && b.bools.Load()>>uint(name)&1 != 0 }
+func (b *Base) Bool(name int) bool {
+	return name < 128 && b.bools[name>>6].Load()>>uint(name&63)&1 != 0
+}
 
 // SetBool sets it.
 func (b *Base) SetBool(name int, on bool) {
 	if on {
-		b.bools.Or(1 << uint(name))
+		b.bools[name>>6].Or(1 << uint(name&63))
 	} else {
-		b.bools.And(^(uint64(1) << uint(name)))
+		b.bools[name>>6].And(^(uint64(1) << uint(name&63)))
 	}
 }
 

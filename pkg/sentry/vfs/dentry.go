@@ -155,6 +155,9 @@ func (d *Dentry) bury() {
 			d.sb.vfs.cache.remove(d)
 		}
 		if d.inode != nil {
+			if d.inode.Flags()&inodeWatched != 0 && d.Removed() {
+				d.inode.removed()
+			}
 			d.inode.DecRef()
 		}
 		p := d.loc.Load().parent

@@ -522,6 +522,9 @@ func (fd *FileDescription) Seek(ctx Context, off int64, whence int32) (int64, er
 		return 0, unix.EBADF
 	}
 	if !fd.Seekable() {
+		if s, ok := fd.impl.(Seeker); ok {
+			return s.Seek(ctx, off, whence, 0)
+		}
 		return 0, unix.ESPIPE
 	}
 	fd.offMu.Lock()

@@ -3,6 +3,8 @@ package vfs
 import (
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
 // inodeExt is state that few inodes have.
@@ -133,6 +135,27 @@ func (i *Inode) notify(mask, cookie uint32, name string, unlinked bool) {
 		if w.Mask.Load()&mask&inAllEvents != 0 {
 			w.Handler.Notify(w, mask, cookie, name, unlinked)
 		}
+	}
+}
+
+// removed ends the watches of an inode that nobody uses by the name that was removed, if it was the last one.
+func (i *Inode) removed() {
+	var st Stat
+	if !i.IsDir() && (i.ops.Stat(&kernelContext{}, unix.STATX_NLINK, &st) != nil || st.Nlink != 0) {
+		return
+	}
+	e := i.ext.Load()
+	e.mu.Lock()
+	list := e.watches
+	e.watches = nil
+	i.ClearFlags(inodeWatched)
+	e.mu.Unlock()
+	for _, w := range list {
+		if w.Mask.Load()&unix.IN_DELETE_SELF != 0 {
+			w.Handler.Notify(w, unix.IN_DELETE_SELF, 0, "", false)
+		}
+		w.Handler.Gone(w, false)
+		i.DecRef()
 	}
 }
 

@@ -71,6 +71,9 @@ func (memory) Release() {}
 // Seek implements vfs.Seeker.
 func (memory) Seek(vfs.Context, int64, int32, int64) (int64, error) { return 0, nil }
 
+// Fsync implements vfs.Fsyncer: there is nothing to synchronise with.
+func (memory) Fsync(vfs.Context, bool) error { return unix.EINVAL }
+
 // null is /dev/null.
 type null struct{ memory }
 
@@ -115,7 +118,7 @@ func (random) Write(_ vfs.Context, src mm.IOSeq, _ int64) (int64, error) { retur
 
 // Readiness implements waiter.Waitable.
 func (random) Readiness(mask waiter.EventMask) waiter.EventMask {
-	return mask & (waiter.ReadableEvents | waiter.WritableEvents)
+	return mask & waiter.ReadableEvents
 }
 
 // EventRegister implements waiter.Waitable.

@@ -91,6 +91,9 @@ func (f *File) Add(v uint64) {
 	f.queue.Notify(waiter.ReadableEvents)
 }
 
+// Seek implements vfs.Seeker: it succeeds without effect, as on Linux.
+func (f *File) Seek(vfs.Context, int64, int32, int64) (int64, error) { return 0, nil }
+
 // Readiness implements waiter.Waitable.
 func (f *File) Readiness(mask waiter.EventMask) waiter.EventMask {
 	f.mu.Lock()

@@ -228,10 +228,12 @@ func (i *Instance) Notify(w *vfs.Watch, mask, cookie uint32, name string, unlink
 
 // Gone implements vfs.WatchHandler.
 func (i *Instance) Gone(w *vfs.Watch, unmounted bool) {
-	if unmounted {
-		i.put(event{wd: w.ID, mask: unix.IN_UNMOUNT})
+	if w.Mask.Load() != 0 { // else IN_ONESHOT has ended it already
+		if unmounted {
+			i.put(event{wd: w.ID, mask: unix.IN_UNMOUNT})
+		}
+		i.put(event{wd: w.ID, mask: unix.IN_IGNORED})
 	}
-	i.put(event{wd: w.ID, mask: unix.IN_IGNORED})
 	i.eventMu.Lock()
 	if i.gone == nil {
 		i.gone = make(map[int32]bool)
@@ -301,6 +303,9 @@ func (e *event) encode(b []byte) []byte {
 	}
 	return b
 }
+
+// Seek implements vfs.Seeker: it succeeds without effect, as on Linux.
+func (i *Instance) Seek(vfs.Context, int64, int32, int64) (int64, error) { return 0, nil }
 
 // Readiness implements waiter.Waitable.
 func (i *Instance) Readiness(mask waiter.EventMask) waiter.EventMask {

@@ -125,6 +125,9 @@ func encode(i *linux.SignalInfo, b []byte) {
 	}
 }
 
+// Seek implements vfs.Seeker: it succeeds without effect, as on Linux.
+func (f *File) Seek(vfs.Context, int64, int32, int64) (int64, error) { return 0, nil }
+
 // Readiness implements waiter.Waitable.
 func (f *File) Readiness(mask waiter.EventMask) waiter.EventMask {
 	t := f.who.Load()

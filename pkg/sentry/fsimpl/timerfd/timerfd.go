@@ -152,6 +152,9 @@ func (f *File) ReadStream(_ vfs.Context, dst mm.IOSeq) (int64, error) {
 	return int64(n), err
 }
 
+// Seek implements vfs.Seeker: it succeeds without effect, as on Linux.
+func (f *File) Seek(vfs.Context, int64, int32, int64) (int64, error) { return 0, nil }
+
 // Readiness implements waiter.Waitable.
 func (f *File) Readiness(mask waiter.EventMask) waiter.EventMask {
 	f.mu.Lock()

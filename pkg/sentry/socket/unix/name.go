@@ -119,6 +119,13 @@ func (s *Socket) BindAddr(t *kernel.Task, a *socket.Addr) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.name.Load() != nil {
+		if name[0] != 0 {
+			// As on Linux, which makes the node first.
+			if p, err := t.Kernel().VFS().Walk(t, vfs.Path{}, name, 0); err == nil {
+				p.DecRef()
+				return unix.EADDRINUSE
+			}
+		}
 		return unix.EINVAL
 	}
 	if name[0] == 0 {

@@ -314,9 +314,6 @@ func (s *Socket) takeMessage(dst mm.IOSeq, m *socket.Message, peek, withRights b
 		if s.Type == unix.SOCK_DGRAM {
 			putName(&m.Addr, msg.from)
 		}
-		if s.Type == unix.SOCK_SEQPACKET {
-			m.Flags |= unix.MSG_EOR
-		}
 	}
 	dropped := s.deliver(m, msg, peek)
 	if peek {
