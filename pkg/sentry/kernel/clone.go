@@ -352,6 +352,7 @@ func (k *Kernel) newGroup(t *Task, ct *Container, lim *limits.Set) *ThreadGroup 
 	t.pid.group = g
 	t.group = g
 	g.dumpable.Store(1)
+	g.dumpNS.Store(t.UserNS())
 	g.loginUID.Store(^uint32(0))
 	g.exitSignal = sigCHLD
 	if g.pidns.init == nil && g.nsTGID == 1 {
@@ -379,6 +380,7 @@ func (t *Task) initGroup(g *ThreadGroup, a *linux.CloneArgs) {
 	}
 	tg.mu.Unlock()
 	g.dumpable.Store(tg.dumpable.Load())
+	g.dumpNS.Store(tg.dumpNS.Load())
 	g.loginUID.Store(tg.loginUID.Load())
 	g.oomAdj.Store(tg.oomAdj.Load())
 	g.coredumpFilter.Store(tg.coredumpFilter.Load())

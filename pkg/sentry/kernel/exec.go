@@ -86,11 +86,7 @@ func (t *Task) resetForExec(img *image) {
 	t.FDTable().CloseOnExec(t)
 	old := t.Credentials()
 	t.SetCredentials(img.creds)
-	dumpable := int32(1)
-	if img.secure || img.unreadable || img.creds.EUID != img.creds.RUID || img.creds.EGID != img.creds.RGID {
-		dumpable = 0
-	}
-	tg.dumpable.Store(dumpable)
+	tg.resetDumpable(img)
 	if img.secure || old.EUID != img.creds.EUID || old.EGID != img.creds.EGID {
 		t.SetPDeathSignal(0)
 		t.personality.Store(t.personality.Load() &^ linux.PER_CLEAR_ON_SETID)

@@ -37,6 +37,7 @@ func (k *Kernel) CreateProcess(a *CreateProcessArgs) (*ThreadGroup, error) {
 		img.exe.DecRef()
 		return nil, err
 	}
+	g.resetDumpable(img)
 	g.setExe(img.exe)
 	return g, nil
 }

@@ -3,7 +3,6 @@ package kernel
 import (
 	"sync/atomic"
 
-	"golang.org/x/sys/unix"
 	"husk/pkg/abi/linux"
 )
 
@@ -35,32 +34,3 @@ func (t *Task) traceExec() {}
 func (t *Task) waitTracees(*WaitOptions, *PID, *WaitResult) (found, any bool) { return false, false }
 
 func (tg *ThreadGroup) isTracedByOther(*ThreadGroup) bool { return false }
-
-// MayPtrace is the access check PTRACE_MODE_ATTACH_REALCREDS of ptrace(2).
-func (t *Task) MayPtrace(o *Task) bool {
-	if t.group == o.group {
-		return true
-	}
-	c, d := t.Credentials(), o.Credentials()
-	same := c.RUID == d.RUID && c.RUID == d.EUID && c.RUID == d.SUID && c.RGID == d.RGID && c.RGID == d.EGID && c.RGID == d.SGID
-	if !same && !c.HasCapIn(unix.CAP_SYS_PTRACE, d.UserNS) {
-		return false
-	}
-	if o.group.dumpable.Load() != 1 && !c.HasCapIn(unix.CAP_SYS_PTRACE, d.UserNS) {
-		return false
-	}
-	return d.Permitted&^c.Permitted == 0 || c.HasCapIn(unix.CAP_SYS_PTRACE, d.UserNS)
-}
-
-// MayInspect is PTRACE_MODE_READ_FSCREDS: access to another process' /proc files.
-func (t *Task) MayInspect(o *Task) bool {
-	if t.group == o.group {
-		return true
-	}
-	c, d := t.Credentials(), o.Credentials()
-	if c.HasCapIn(unix.CAP_SYS_PTRACE, d.UserNS) {
-		return true
-	}
-	same := c.FSUID == d.RUID && c.FSUID == d.EUID && c.FSUID == d.SUID && c.FSGID == d.RGID && c.FSGID == d.EGID && c.FSGID == d.SGID
-	return same && o.group.dumpable.Load() == 1 && d.Permitted&^c.Permitted == 0
-}

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"husk/pkg/abi/linux"
+	"husk/pkg/sentry/auth"
 	"husk/pkg/sentry/limits"
 	"husk/pkg/sentry/vfs"
 	"husk/pkg/sentry/waiter"
@@ -68,7 +69,8 @@ type ThreadGroup struct {
 	childQueue waiter.Queue  // waiters for state changes of children
 	sigQueue   waiter.Queue  // signalfd
 	dumpable   atomic.Int32
-	oomAdj     atomic.Int32 // oom_score_adj
+	dumpNS     atomic.Pointer[auth.UserNamespace] // see DumpUserNS
+	oomAdj     atomic.Int32                       // oom_score_adj
 	loginUID   atomic.Uint32
 	// coredumpFilter differs from its default in these bits.
 	coredumpFilter atomic.Uint32

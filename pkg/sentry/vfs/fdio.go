@@ -579,6 +579,15 @@ func (fd *FileDescription) seekTo(ctx Context, off int64, whence int32) (int64, 
 	return off, nil
 }
 
+// TryOffset is the file offset; false while an operation that moves it is under way, which may last.
+func (fd *FileDescription) TryOffset() (int64, bool) {
+	if !fd.offMu.TryLock() {
+		return 0, false
+	}
+	defer fd.offMu.Unlock()
+	return fd.off, true
+}
+
 // Offset is the file offset.
 func (fd *FileDescription) Offset() int64 {
 	fd.offMu.Lock()

@@ -82,6 +82,12 @@ func New(b *boot.Boot, l *log.Logger) (boot.Kernel, error) {
 	if g.k, err = kernel.New(cfg); err != nil {
 		return nil, fmt.Errorf("kernel: %w", err)
 	}
+	if b.Memory != 0 {
+		g.k.SetMemory(b.Memory, func() uint64 {
+			n, _ := mf.Usage()
+			return n
+		})
+	}
 	g.host = hostfile.NewHost(g.v)
 	g.register()
 	if b.Strace {

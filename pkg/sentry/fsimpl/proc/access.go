@@ -19,19 +19,7 @@ func mayAccess(ctx vfs.Context, t *kernel.Task) bool {
 	if me := taskOf(ctx); me != nil && me.Group() == t.Group() {
 		return true
 	}
-	return credsMayAccess(ctx.Credentials(), t)
-}
-
-func credsMayAccess(c *auth.Credentials, t *kernel.Task) bool {
-	d := t.Credentials()
-	if c.HasCapIn(unix.CAP_SYS_PTRACE, d.UserNS) {
-		return true
-	}
-	if c.FSUID != d.RUID || c.FSUID != d.EUID || c.FSUID != d.SUID || c.FSGID != d.RGID || c.FSGID != d.EGID || c.FSGID != d.SGID {
-		return false
-	}
-	// A process of another user namespace is out of reach however equal its IDs are.
-	return t.Group().Dumpable() == 1 && c.UserNS == d.UserNS && d.Permitted&^c.Effective == 0
+	return kernel.MayLookInto(ctx.Credentials(), t, false)
 }
 
 // ownerOf is who owns the files of t: its effective user, or root where it is not dumpable. The process' directory itself
@@ -41,7 +29,7 @@ func ownerOf(t *kernel.Task, mode uint32) (auth.KUID, auth.KGID) {
 	if mode == unix.S_IFDIR|0555 || t.Group().Dumpable() == 1 {
 		return c.EUID, c.EGID
 	}
-	return rootOf(c.UserNS)
+	return rootOf(t.Group().DumpUserNS())
 }
 
 // rootOf is ID 0 of ns, or of the root namespace where ns has none.

@@ -2,6 +2,7 @@ package proc
 
 import (
 	"strconv"
+	"time"
 
 	"husk/pkg/sentry/fsimpl/pseudo"
 	"husk/pkg/sentry/kernel"
@@ -235,6 +236,18 @@ func (l *fdLink) Readlink(ctx vfs.Context) (string, error) {
 	return s, nil
 }
 
+// offsetOf is the file's offset. A read or write that does not end, of a file system in user space, must not hold up who looks: it is 0 then.
+func offsetOf(fd *vfs.FileDescription) int64 {
+	const tries, pause = 50, 100 * time.Microsecond
+	for range tries {
+		if off, ok := fd.TryOffset(); ok {
+			return off
+		}
+		time.Sleep(pause)
+	}
+	return 0
+}
+
 // fdInfo is /proc/PID/fdinfo/N.
 type fdInfo struct {
 	pseudo.Node
@@ -269,7 +282,7 @@ func (f *fdInfo) Generate(_ vfs.Context, b []byte) ([]byte, error) {
 	}
 	pos := int64(0)
 	if !fd.IsPathOnly() && fd.Seekable() {
-		pos = fd.Offset()
+		pos = offsetOf(fd)
 	}
 	b = appendLine(b, "pos:\t", pos)
 	b = append(strconv.AppendUint(append(b, "flags:\t0"...), uint64(flags), 8), '\n')

@@ -19,9 +19,15 @@ type memFile struct {
 	m *mm.MemoryManager // nil: a task without memory
 	// window gives what is shown: offset 0 is start. It may be nil for all of it, with offsets as addresses.
 	window func(m *mm.MemoryManager) (start, end uint64)
+	pool   *sync.Pool // of *[copyChunk]byte
+}
 
-	mu  sync.Mutex
-	buf []byte // protected by mu: of copyChunk bytes, made at first use
+// buffer takes a buffer from the pool.
+func buffer(p *sync.Pool) *[copyChunk]byte {
+	if b, ok := p.Get().(*[copyChunk]byte); ok {
+		return b
+	}
+	return new([copyChunk]byte)
 }
 
 // Release implements vfs.FileImpl.
@@ -46,13 +52,10 @@ func (f *memFile) Read(_ vfs.Context, dst mm.IOSeq, off int64) (done int64, err 
 	}
 	defer f.m.DecUsers()
 	addr, n := f.span(off, dst.NumBytes())
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.buf == nil && n > 0 {
-		f.buf = make([]byte, copyChunk)
-	}
+	buf := buffer(f.pool)
+	defer f.pool.Put(buf)
 	for n > 0 {
-		b := f.buf[:min(n, copyChunk)]
+		b := buf[:min(n, copyChunk)]
 		got, rerr := f.m.Seq(addr, uint64(len(b))).Forced().CopyIn(b)
 		out, werr := dst.CopyOut(b[:got])
 		done += int64(out)
@@ -79,13 +82,10 @@ func (f *memWriter) Write(_ vfs.Context, src mm.IOSeq, off int64) (done int64, e
 		return 0, nil
 	}
 	defer f.m.DecUsers()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.buf == nil {
-		f.buf = make([]byte, copyChunk)
-	}
+	buf := buffer(f.pool)
+	defer f.pool.Put(buf)
 	for addr := uint64(off); src.NumBytes() > 0; {
-		b := f.buf[:min(src.NumBytes(), copyChunk)]
+		b := buf[:min(src.NumBytes(), copyChunk)]
 		got, rerr := src.CopyIn(b)
 		out, werr := f.m.Seq(addr, uint64(got)).Forced().CopyOut(b[:got])
 		done += int64(out)
@@ -125,7 +125,7 @@ func openMem(e *env, _ uint32) (vfs.FileImpl, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &memWriter{memFile{m: m}}, nil
+	return &memWriter{memFile{m: m, pool: &e.fs.shared.buffers}}, nil
 }
 
 func openEnviron(e *env, _ uint32) (vfs.FileImpl, error) {
@@ -133,7 +133,7 @@ func openEnviron(e *env, _ uint32) (vfs.FileImpl, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &memFile{m: m, window: func(m *mm.MemoryManager) (uint64, uint64) {
+	return &memFile{m: m, pool: &e.fs.shared.buffers, window: func(m *mm.MemoryManager) (uint64, uint64) {
 		i := m.ProcInfo()
 		return i.EnvStart, i.EnvEnd
 	}}, nil
@@ -178,7 +178,7 @@ func (f *cmdlineFile) Read(ctx vfs.Context, dst mm.IOSeq, off int64) (int64, err
 	if err != nil {
 		return 0, err
 	}
-	w := memFile{m: e.t.MM(), window: argWindow}
+	w := memFile{m: e.t.MM(), pool: &e.fs.shared.buffers, window: argWindow}
 	n, err := w.Read(ctx, dst, off)
 	if err == unix.EIO {
 		err = nil

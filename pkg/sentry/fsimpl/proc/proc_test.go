@@ -178,6 +178,33 @@ func TestAccess(t *testing.T) {
 	}
 }
 
+// TestForeignMemory looks from a user namespace at a process that joined it and was not made in it: its memory is that of outside until it executes
+// a program.
+func TestForeignMemory(t *testing.T) {
+	w := newWorld(t)
+	inner, err := w.User(1000).NewUserNamespace()
+	w.Check(err)
+	w.Check(inner.UserNS.SetMappings(false, []auth.IDMapEntry{{Inside: 0, Outside: 1000, Length: 1}}, inner))
+	visitor := w.Spawn(inner)
+	if _, err := w.Read(w.As(inner), dirOf(visitor)+"/environ"); err != nil {
+		t.Fatalf("a process of the namespace: %v", err)
+	}
+	joined := w.Spawn(w.User(1000))
+	c := joined.Leader().Credentials().Clone()
+	c.EnterUserNS(inner.UserNS)
+	joined.SetDumpable(0)
+	joined.Leader().SetCredentials(c)
+	joined.SetDumpable(0)
+	for _, f := range []string{"environ", "mem", "maps", "fdinfo/1"} {
+		if _, err := w.Read(w.As(inner), dirOf(joined)+"/"+f); err != unix.EACCES {
+			t.Errorf("%s of a process that joined: %v", f, err)
+		}
+	}
+	if _, err := w.Read(w.Ctx, dirOf(joined)+"/environ"); err != nil {
+		t.Errorf("root outside: %v", err)
+	}
+}
+
 // TestDroppedRights checks that a link which was looked up with rights leads nowhere without them.
 func TestDroppedRights(t *testing.T) {
 	w := newWorld(t)

@@ -2,6 +2,7 @@ package proc
 
 import (
 	"strconv"
+	"sync"
 
 	"husk/pkg/sentry/fsimpl/pseudo"
 	"husk/pkg/sentry/kernel"
@@ -16,6 +17,8 @@ type shared struct {
 	bootID string   // immutable: /proc/sys/kernel/random/boot_id
 	sysvip SysvIPC  // set before processes run; may be nil
 	vars   sysVars
+	// buffers are what copies between address spaces go through: *[copyChunk]byte.
+	buffers sync.Pool
 }
 
 // SysvIPC makes a table of /proc/sysvipc ("msg", "sem" or "shm") for ctx's IPC namespace, with its heading.

@@ -71,7 +71,8 @@ type OpenFile struct {
 	gen Generator
 
 	mu   sync.Mutex
-	data []byte // protected by mu: content of the last generation
+	data []byte // protected by mu: content of the last generation; dropped when a reader has come to its end
+	size int64  // protected by mu: its length
 	made bool   // protected by mu
 }
 
@@ -84,15 +85,20 @@ func (o *OpenFile) Release() {}
 // Read implements vfs.Reader.
 func (o *OpenFile) Read(ctx vfs.Context, dst mm.IOSeq, off int64) (int64, error) {
 	o.mu.Lock()
-	data, made := o.data, o.made
+	data, made, size := o.data, o.made, o.size
+	if made && off >= size && off > 0 {
+		o.data = nil
+		o.mu.Unlock()
+		return 0, nil
+	}
 	o.mu.Unlock()
-	if !made || off == 0 {
+	if !made || off == 0 || data == nil {
 		var err error
 		if data, err = o.gen.Generate(ctx, nil); err != nil {
 			return 0, err
 		}
 		o.mu.Lock()
-		o.data, o.made = data, true
+		o.data, o.made, o.size = data, true, int64(len(data))
 		o.mu.Unlock()
 	}
 	if off >= int64(len(data)) {
