@@ -303,7 +303,9 @@ func TestFatalSignalInOtherThread(t *testing.T) {
 // TestInitDeath: the end of PID 1 ends everybody in its namespace.
 func TestInitDeath(t *testing.T) {
 	w := newWorld(t)
+	ready := make(chan struct{})
 	in := w.spawn(func(th *thread) {
+		<-ready
 		for range 3 {
 			th.fork(func(c *thread) {
 				c.fork(func(c *thread) { c.sys(unix.SYS_PAUSE) })
@@ -315,6 +317,7 @@ func TestInitDeath(t *testing.T) {
 		th.exit(4)
 	})
 	other := w.spawn(func(th *thread) { th.sys(unix.SYS_PAUSE) })
+	close(ready)
 	w.expect(in, 4<<8)
 	w.expect(other, int32(unix.SIGKILL))
 	w.k.WaitAll()
