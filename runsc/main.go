@@ -5,7 +5,6 @@
 //go:debug containermaxprocs=0
 //go:debug updatemaxprocs=0
 
-// Command runsc is an OCI runtime that runs containers on a kernel in user space.
 package main
 
 import (

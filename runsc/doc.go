@@ -1,0 +1,2 @@
+// Command runsc is an OCI runtime that runs containers on a kernel in user space.
+package main
