@@ -13,6 +13,7 @@ import (
 	"husk/pkg/log"
 	"husk/runsc/boot"
 	"husk/runsc/config"
+	"husk/runsc/container"
 )
 
 // Version is the version of the runtime; the build may set it.
@@ -35,6 +36,8 @@ type env struct {
 	conf *config.Config
 	log  *log.Logger
 	time *boot.Timeline
+	// inherited are the descriptors that the caller passed on, if some are to be preserved.
+	inherited container.Inherited
 }
 
 // command is a verb.
@@ -85,6 +88,9 @@ func Main(argv []string) int {
 		}
 	}
 	e := &env{conf: config.Default(), log: &log.Logger{FD: 2, On: true, Level: log.Info}, time: boot.NewTimeline("runsc", start)}
+	if preserves(argv) {
+		e.inherited = container.FindInherited()
+	}
 	err := e.dispatch(argv[1:])
 	e.time.Print(e.log)
 	if err == nil {
@@ -102,6 +108,19 @@ func Main(argv []string) int {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	return code
+}
+
+// preserves says whether a command line asks for descriptors to be passed on.
+func preserves(argv []string) bool {
+	if os.Getenv("LISTEN_FDS") != "" {
+		return true
+	}
+	for _, a := range argv {
+		if strings.HasPrefix(strings.TrimLeft(a, "-"), "preserve-fds") {
+			return true
+		}
+	}
+	return false
 }
 
 func globalFlags(c *config.Config) *flagSet {

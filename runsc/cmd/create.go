@@ -37,7 +37,7 @@ func (c *createFlags) options(e *env, id string) (*container.Options, error) {
 	return &container.Options{
 		Conf: e.conf, Log: e.log, Time: e.time,
 		ID: id, Bundle: bundle, Spec: spec,
-		PIDFile: c.pidFile, ConsoleSocket: c.consoleSocket, PreserveFDs: c.preserve,
+		PIDFile: c.pidFile, ConsoleSocket: c.consoleSocket, PreserveFDs: c.preserve, Inherited: e.inherited,
 	}, nil
 }
 

@@ -83,7 +83,7 @@ func (x *execFlags) exec(e *env, id string, args []string) (int, error) {
 		signal.Notify(sigs, forwarded()...)
 	}
 	r, err := c.Exec(&container.ExecOptions{
-		Process: p, Detach: x.detach, ConsoleSocket: x.consoleSocket, PIDFile: x.pidFile, PreserveFDs: x.preserve,
+		Process: p, Detach: x.detach, ConsoleSocket: x.consoleSocket, PIDFile: x.pidFile, PreserveFDs: x.preserve, Inherited: e.inherited,
 	})
 	if err != nil || x.detach {
 		return 0, err

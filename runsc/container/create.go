@@ -33,6 +33,7 @@ type Options struct {
 	PIDFile       string
 	ConsoleSocket string
 	PreserveFDs   int
+	Inherited     Inherited // nil where nothing is to be preserved
 }
 
 // Launched is a new container whose sandbox is still held by this process.
@@ -339,15 +340,32 @@ func (n *Launched) stdio(p *boot.Process) error {
 		}
 		p.Stdio = [3]int{slave, slave, slave}
 	}
-	extra, env, err := preservedFDs(n.opts.PreserveFDs)
+	extra, env, err := n.opts.Inherited.preserved(n.opts.PreserveFDs)
 	p.Extra = extra
 	p.Env = append(p.Env[:len(p.Env):len(p.Env)], env...)
 	return err
 }
 
-// preservedFDs are the descriptors from 3 on that the caller of this process wants to pass on, with
-// the variables that announce those of socket activation, sd_listen_fds(3).
-func preservedFDs(extra int) (fds []int, env []string, err error) {
+// maxPreserved bounds the descriptors that a process can be given: they travel with one message.
+const maxPreserved = 200
+
+// Inherited are the descriptors from 3 on that were open when this process began; index 0 stands for 3.
+type Inherited []bool
+
+// FindInherited must be called before anything is opened: later, a descriptor of this process's
+// own could be taken for one that the caller wants to pass on.
+func FindInherited() Inherited {
+	in := make(Inherited, maxPreserved)
+	for i := range in {
+		_, err := unix.FcntlInt(uintptr(3+i), unix.F_GETFD, 0)
+		in[i] = err == nil
+	}
+	return in
+}
+
+// preserved are the descriptors that the caller of this process wants to pass on, with the
+// variables that announce those of socket activation, sd_listen_fds(3).
+func (in Inherited) preserved(extra int) (fds []int, env []string, err error) {
 	if v := os.Getenv("LISTEN_FDS"); v != "" {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 0 {
@@ -356,14 +374,14 @@ func preservedFDs(extra int) (fds []int, env []string, err error) {
 		env = []string{"LISTEN_FDS=" + v, "LISTEN_PID=1"}
 		extra += n
 	}
-	if extra > 200 {
-		return nil, nil, fmt.Errorf("%d descriptors to preserve are too many (200 can be)", extra)
+	if extra > maxPreserved {
+		return nil, nil, fmt.Errorf("%d descriptors to preserve are too many (%d can be)", extra, maxPreserved)
 	}
-	for fd := 3; fd < 3+extra; fd++ {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
-			return nil, nil, fmt.Errorf("please check that preserved file descriptors are correct: fd %d is not open", fd)
+	for i := range extra {
+		if i >= len(in) || !in[i] {
+			return nil, nil, fmt.Errorf("please check that preserved file descriptors are correct: fd %d is not open", 3+i)
 		}
-		fds = append(fds, fd)
+		fds = append(fds, 3+i)
 	}
 	return fds, env, nil
 }

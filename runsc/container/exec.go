@@ -23,6 +23,7 @@ type ExecOptions struct {
 	ConsoleSocket string
 	PIDFile       string
 	PreserveFDs   int
+	Inherited     Inherited // nil where nothing is to be preserved
 }
 
 // Process is an additional process that this process waits for.
@@ -65,7 +66,7 @@ func (c *Container) Exec(o *ExecOptions) (*Process, error) {
 			}
 		}
 	}
-	extra, env, err := preservedFDs(o.PreserveFDs)
+	extra, env, err := o.Inherited.preserved(o.PreserveFDs)
 	if err != nil {
 		return nil, err
 	}
