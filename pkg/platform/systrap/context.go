@@ -54,7 +54,7 @@ func (c *context) Switch(as platform.AddressSpace, regs *arch.Registers) (platfo
 		if c.interrupt.Load() != 0 {
 			t.kick()
 		}
-		t.wait(running)
+		t.wait(running, &c.interrupt)
 		t.leave()
 		if a.dead.Load() {
 			return platform.Event{}, errDead
@@ -157,8 +157,10 @@ func (c *context) settle(t *thread) error {
 func (t *thread) save() error {
 	clear(unsafe.Slice((*byte)(t.at(slotFP)), t.as.p.xstate.size))
 	t.slot.mode = modeSave
+	var now atomic.Uint32
+	now.Store(1)
 	t.resume(0)
-	t.wait(0)
+	t.wait(0, &now)
 	if t.as.dead.Load() {
 		return errDead
 	}

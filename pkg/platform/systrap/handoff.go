@@ -24,9 +24,11 @@ const (
 // pace holds what the machine can do, and how busy it is with this platform's threads.
 type pace struct {
 	cpus     int32
-	ticks    uint64      // time stamps per microsecond; immutable
-	affinity unix.CPUSet // processors of the sentry, and of all application threads; immutable
-	pauses   uint32      // rounds of the spin loop per microsecond; immutable
+	poll     unix.Timespec // how often to look whether a silent thread is alive
+	patience int32         // polls before a thread that cannot be stopped is killed
+	ticks    uint64        // time stamps per microsecond; immutable
+	affinity unix.CPUSet   // processors of the sentry, and of all application threads; immutable
+	pauses   uint32        // rounds of the spin loop per microsecond; immutable
 	_        [40]byte
 	running  atomic.Int32 // contexts in application code
 }
@@ -34,6 +36,7 @@ type pace struct {
 // calibrate measures the time stamp counter and the spin loop; it takes the best of a few tries of about 10 us.
 func (p *pace) calibrate() {
 	unix.SchedGetaffinity(0, &p.affinity)
+	p.poll, p.patience = unix.Timespec{Sec: 1}, 10
 	p.cpus = int32(min(runtime.NumCPU(), runtime.GOMAXPROCS(0)))
 	const rounds = 300
 	var zero uint32
@@ -103,10 +106,12 @@ func (t *thread) resume(running int32) {
 // killedSeq is in slot.stopSeq when the process has been killed.
 const killedSeq = seqMask
 
-// wait waits until the thread stops or the process is dead.
-func (t *thread) wait(running int32) {
+// wait waits until the thread stops or the process is dead. A thread that should stop, by the interrupt flag, and does
+// not is hostile: it blocked the signal, or hangs in the stub's code.
+func (t *thread) wait(running int32, interrupt *atomic.Uint32) {
 	s, p := t.slot, &t.as.p.pace
-	for !t.spinRun(running) && !t.as.dead.Load() {
+	poll := p.poll
+	for stubborn := int32(0); !t.spinRun(running) && !t.as.dead.Load(); {
 		stop := atomic.LoadUint32(&s.stopSeq)
 		if stop&seqMask == t.seq || stop == killedSeq {
 			break
@@ -114,8 +119,13 @@ func (t *thread) wait(running int32) {
 		if !atomic.CompareAndSwapUint32(&s.stopSeq, stop, stop|asleep) {
 			continue
 		}
-		if !futexWait(&s.stopSeq, stop|asleep, &unix.Timespec{Sec: 1}) {
-			t.as.isDead()
+		if !futexWait(&s.stopSeq, stop|asleep, &poll) {
+			if !t.as.isDead() && interrupt.Load() != 0 {
+				t.kick()
+				if stubborn++; stubborn >= p.patience {
+					t.as.kill()
+				}
+			}
 		}
 	}
 	p.score(&t.spin.run, s.tsc-t.spin.resumed, spinRunMax)

@@ -106,14 +106,16 @@ const (
 	// How often to yield to the memory thread before sleeping. The first time mostly suffices where the processor has
 	// nothing else to do; where it has, sleeping is better than to be put behind all others each time.
 	awaitYields = 3
-	awaitChecks = 60 // seconds after which a silent memory thread is taken for a hostile application's doing
+	// How much longer to wait for a memory thread than for an application thread, before its silence is taken for a
+	// hostile application's doing: it may have much to map.
+	awaitPatience = 6
 )
 
 // await waits for the batch that post started and returns its result, a system call's. It kills the process if
 // the application tampers with the answer.
 
 func (a *addressSpace) await() (int64, error) {
-	for checks, yields := 0, 0; ; {
+	for checks, yields := int32(0), 0; ; {
 		if atomic.LoadUint32(&a.done.state) == doneReady {
 			d := *a.done
 			if d.tag == siphash(a.p.key[0], a.p.key[1], a.seq, d.result) {
@@ -133,10 +135,11 @@ func (a *addressSpace) await() (int64, error) {
 		if !atomic.CompareAndSwapUint32(&a.done.state, donePending, doneWaiter) && atomic.LoadUint32(&a.done.state) == doneReady {
 			continue
 		}
-		if futexWait(&a.done.state, doneWaiter, &unix.Timespec{Sec: 1}) {
+		poll := a.p.pace.poll
+		if futexWait(&a.done.state, doneWaiter, &poll) {
 			continue
 		}
-		if checks++; checks > awaitChecks || a.isDead() {
+		if checks++; checks > awaitPatience*a.p.pace.patience || a.isDead() {
 			a.kill()
 			return 0, errDead
 		}

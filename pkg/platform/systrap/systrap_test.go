@@ -66,15 +66,21 @@ func newGuest(t testing.TB, p platform.Platform, code []byte) *guest {
 		unix.Munmap(mem)
 		unix.Close(fd)
 	})
-	if err := as.Apply([]platform.MapOp{
-		{Op: platform.OpMap, Addr: codePage, Length: arch.PageSize, Offset: first, FD: fd, Perms: platform.Read | platform.Exec},
-		{Op: platform.OpMap, Addr: dataAddr, Length: dataLen, Offset: arch.PageSize, FD: fd, Perms: platform.ReadWrite},
-	}); err != nil {
-		t.Fatal(err)
-	}
+	g.mapAll(t)
 	g.regs.Rip = codeAddr
 	g.regs.Rsp = dataAddr + dataLen
 	return g
+}
+
+// mapAll maps code and data.
+func (g *guest) mapAll(t testing.TB) {
+	t.Helper()
+	if err := g.as.Apply([]platform.MapOp{
+		{Op: platform.OpMap, Addr: codePage, Length: arch.PageSize, Offset: g.code, FD: g.fd, Perms: platform.Read | platform.Exec},
+		{Op: platform.OpMap, Addr: dataAddr, Length: dataLen, Offset: arch.PageSize, FD: g.fd, Perms: platform.ReadWrite},
+	}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (g *guest) run(t testing.TB) platform.Event {
