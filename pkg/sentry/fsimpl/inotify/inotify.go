@@ -196,6 +196,9 @@ func (i *Instance) sweep() {
 // Notify implements vfs.WatchHandler.
 func (i *Instance) Notify(w *vfs.Watch, mask, cookie uint32, name string, unlinked bool) {
 	want := w.Mask.Load()
+	if want == 0 { // IN_ONESHOT has fired
+		return
+	}
 	if unlinked && name != "" && want&unix.IN_EXCL_UNLINK != 0 {
 		return
 	}
