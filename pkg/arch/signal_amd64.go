@@ -63,6 +63,9 @@ const (
 	userEflags = eflagsAC | eflagsOF | eflagsDF | eflagsTF | eflagsSF | eflagsZF | eflagsAF | eflagsPF | eflagsCF | eflagsRF
 )
 
+// EflagsTF is the trap flag: an exception after one instruction.
+const EflagsTF = eflagsTF
+
 // FrameAddrs says where the parts of a signal frame go.
 type FrameAddrs struct {
 	Frame uint64 // SignalFrame

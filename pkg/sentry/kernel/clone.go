@@ -99,10 +99,12 @@ func (t *Task) Clone(a *linux.CloneArgs, setTID []int32) (int32, error) {
 		vf = &vforkWait{parent: t}
 		c.vfork = vf
 	}
-	t.traceClone(c, a.Flags)
+	t.attachChild(c, a.Flags, a.ExitSignal)
 	t.k.start(c)
+	t.traceClone(c, a.Flags, a.ExitSignal)
 	if vf != nil {
 		t.waitVfork(vf)
+		t.traceEvent(unix.PTRACE_EVENT_VFORK_DONE, uint64(tid))
 	}
 	return tid, nil
 }

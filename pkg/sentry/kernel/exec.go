@@ -136,6 +136,13 @@ func (t *Task) killOtherThreads() error {
 	if tg.leader != t {
 		t.takeLeadership()
 	}
+	for i := 0; i < len(tg.tasks); {
+		if o := tg.tasks[i]; o != t {
+			o.release() // kept for a tracer
+			continue
+		}
+		i++
+	}
 	tg.execer = nil
 	k.tree.Unlock()
 	return nil

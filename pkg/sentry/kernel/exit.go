@@ -39,7 +39,9 @@ func (t *Task) doExit() {
 	if tg.exiting.Load() {
 		status = tg.exitCode
 	}
-	t.traceExitLocked(status)
+	tg.mu.Unlock()
+	t.traceExit(status)
+	tg.mu.Lock()
 	t.sig.exiting = true
 	if set := tg.pending.set &^ t.SignalMask(); set != 0 {
 		tg.retarget(t, set)
@@ -115,7 +117,7 @@ func (t *Task) releaseFiles() {
 // exitNotify takes the thread out of the tree. The caller holds tree.
 func (t *Task) exitNotify() {
 	tg := t.group
-	t.exitTracing()
+	stay := t.exitTracing()
 	tg.live--
 	last := tg.live == 0
 	if last {
@@ -124,7 +126,7 @@ func (t *Task) exitNotify() {
 	} else {
 		tg.passChildren(t)
 	}
-	if t != tg.leader {
+	if t != tg.leader && !stay {
 		t.release()
 	}
 	if last {
@@ -140,6 +142,7 @@ func (t *Task) release() {
 		return
 	}
 	t.released = true
+	t.detach()
 	tg := t.group
 	tg.mu.Lock()
 	u := t.usage()
@@ -247,7 +250,10 @@ func (tg *ThreadGroup) becomeZombie() {
 	}
 	tg.mu.Unlock()
 	tg.endTimers()
-	if tg.parent == nil || tg.notifyParentExit() {
+	if tr := tg.leader.ptr.tracer.Load(); tr != nil && tr.group != tg.parent {
+		code, st := exitCodeOf(tg.exitStatus)
+		tg.leader.notifyTracer(tr, code, st)
+	} else if tg.parent == nil || tg.notifyParentExit() {
 		tg.reap(false)
 	}
 	close(tg.exited)
@@ -305,7 +311,9 @@ func (tg *ThreadGroup) reap(waited bool) {
 	}
 	tg.unlinkChild()
 	tg.leaveGroup()
-	tg.leader.release()
+	for len(tg.tasks) > 0 {
+		tg.tasks[0].release() // the leader, and threads that were kept for a tracer
+	}
 	pid := tg.pid
 	pid.group = nil
 	pid.release()

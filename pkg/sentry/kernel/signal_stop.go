@@ -73,6 +73,10 @@ func (t *Task) handleStops() {
 		tg.mu.Lock()
 		return
 	}
+	if t.ptr.tracer.Load() != nil {
+		t.traceGroupStopLocked()
+		return
+	}
 	t.sig.stopPending, t.sig.stopped = false, true
 	t.stopTakenLocked()
 	for t.sig.stopped && !tg.exiting.Load() {

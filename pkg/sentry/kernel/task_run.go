@@ -52,9 +52,16 @@ func (t *Task) run() {
 			continue
 		}
 		t.acct.enterUser()
+		step := t.ptr.step
+		if step {
+			t.regs.Eflags |= arch.EflagsTF
+		}
 		ev, err := t.ctx.Switch(t.as, &t.regs)
 		t.where.Store(inKernel)
 		t.acct.leaveUser()
+		if step {
+			t.regs.Eflags &^= arch.EflagsTF
+		}
 		if err != nil {
 			t.k.Logf("task %d (%s): platform: %v", t.TaskID(), t.Name(), err)
 			t.group.Kill()

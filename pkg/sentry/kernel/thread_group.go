@@ -43,7 +43,8 @@ type ThreadGroup struct {
 	hasSubreaper bool // some ancestor is or was one
 	execed       bool // has done execve(2) (setpgid(2))
 	exitStatus   int32
-	childAcct    rusage // of waited-for children
+	tracees      []*Task // threads that threads of this process trace
+	childAcct    rusage  // of waited-for children
 
 	// tasks lists the threads that have not been released. Changed with both tree and mu held; read with either.
 	tasks []*Task

@@ -53,6 +53,7 @@ var families = [...]func() []Entry{
 	systemEntries,
 	namespaceEntries,
 	pidfdEntries,
+	ptraceEntries,
 	memoryEntries,
 	mempolicyEntries,
 	processVMEntries,
