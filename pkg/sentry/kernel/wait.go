@@ -42,6 +42,10 @@ func (t *Task) Wait(o *WaitOptions, r *WaitResult) error {
 			return nil
 		}
 		if err := t.Block(t.wake.C, vfs.NoDeadline); err != nil {
+			// SIGCHLD interrupts as it announces: look once more, as Linux does, before giving up.
+			if found, _ := t.waitScan(o, r); found {
+				return nil
+			}
 			return err
 		}
 	}
