@@ -22,6 +22,9 @@ func (k *Kernel) LoadAverage() [3]float64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := clock.Monotonic()
+	if l.last == 0 {
+		l.last = now - k.Uptime()
+	}
 	dt := float64(now-l.last) / 1e9
 	l.last = now
 	for i, period := range [3]float64{60, 300, 900} {

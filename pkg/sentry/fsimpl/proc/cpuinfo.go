@@ -149,7 +149,8 @@ func (c tscClock) kHz() uint64 {
 
 // genCPUInfo is proc_cpuinfo(5).
 func genCPUInfo(f *FS, _ vfs.Context, b []byte) ([]byte, error) {
-	c := readCPU()
+	f.shared.cpuOnce.Do(func() { f.shared.cpu = readCPU() })
+	c := &f.shared.cpu
 	khz := f.shared.tsc.kHz()
 	n := f.k.NumCPU()
 	row := func(name, val string) { b = append(append(append(append(b, name...), ": "...), val...), '\n') }

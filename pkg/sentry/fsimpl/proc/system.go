@@ -17,6 +17,9 @@ type shared struct {
 	bootID string   // immutable: /proc/sys/kernel/random/boot_id
 	sysvip SysvIPC  // set before processes run; may be nil
 	vars   sysVars
+	// cpu is what CPUID tells, asked for once: the instruction is slow in virtual machines.
+	cpuOnce sync.Once
+	cpu     cpuFacts
 	// buffers are what copies between address spaces go through: *[copyChunk]byte.
 	buffers sync.Pool
 }
