@@ -288,6 +288,7 @@ func (fd *FileDescription) clipWrite(ctx Context, src mm.IOSeq, off int64) (mm.I
 // modify precedes a write to a regular file.
 func (fd *FileDescription) modify(ctx Context) error {
 	i := fd.Inode()
+	dropFileCaps(ctx, i)
 	if !hasPrivs(i.Mode()) {
 		return nil
 	}

@@ -85,6 +85,7 @@ const (
 
 	inodeWatched  // some inotify watch is on the inode
 	inodeSlots    // a slot is in use
+	inodeNoCaps   // has no security.capability, as far as vfs knows
 	inodeLinkable // made by O_TMPFILE: link(2) may name it
 	inodeDead     // removed directory: nothing may be created in it
 )

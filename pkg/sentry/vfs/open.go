@@ -177,6 +177,7 @@ func (i *Inode) putWrite() { i.writers.Add(-1) }
 // truncateOpen is O_TRUNC.
 func (v *VFS) truncateOpen(ctx Context, i *Inode) error {
 	s := SetStat{Mask: SetSize | SetFromOpen}
+	dropFileCaps(ctx, i)
 	killPrivs(ctx, i, &s)
 	return i.ops.SetStat(ctx, &s)
 }
@@ -327,6 +328,7 @@ func (v *VFS) createLast(w *walker, o *OpenOptions) (*FileDescription, *Dentry, 
 	if err != nil {
 		return nil, nil, err
 	}
+	inode.SetFlags(inodeNoCaps)
 	c = d.addChild(hash, name, inode, d.inode.Flags()&InodeNoCache == 0)
 	d.inode.notify(unix.IN_CREATE, 0, name, false)
 	fd, err := v.openInode(w.ctx, Path{dir.Mount, c}, o, 0, true, impl)

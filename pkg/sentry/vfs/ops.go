@@ -394,6 +394,9 @@ func (v *VFS) setStat(ctx Context, p Path, s *SetStat, fd *FileDescription) erro
 	if err := prepareSetStat(ctx, i, &c); err != nil {
 		return err
 	}
+	if c.Mask&(SetSize|SetUID|SetGID) != 0 {
+		dropFileCaps(ctx, i)
+	}
 	var err error
 	if t, ok := truncaterOf(fd); ok && c.Mask == SetSize {
 		err = t.Truncate(ctx, c.Size)

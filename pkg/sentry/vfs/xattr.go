@@ -90,6 +90,9 @@ func (v *VFS) SetXattr(ctx Context, p Path, name string, value []byte, flags uin
 	}
 	err := p.Dentry.inode.ops.SetXattr(ctx, name, value, flags)
 	if err == nil {
+		if name == fileCapability {
+			p.Dentry.inode.ClearFlags(inodeNoCaps)
+		}
 		p.Dentry.Notify(unix.IN_ATTRIB)
 	}
 	return err
@@ -122,4 +125,18 @@ func (v *VFS) ListXattr(ctx Context, p Path) ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// fileCapability is the attribute with the capabilities of a program (capabilities(7)).
+const fileCapability = "security.capability"
+
+// dropFileCaps takes the capabilities of a file away, as each change of its contents or owner does.
+func dropFileCaps(ctx Context, i *Inode) {
+	if i.Flags()&inodeNoCaps != 0 || i.Type() != unix.S_IFREG {
+		return
+	}
+	if _, err := i.ops.GetXattr(ctx, fileCapability); err == nil {
+		_ = i.ops.RemoveXattr(ctx, fileCapability)
+	}
+	i.SetFlags(inodeNoCaps)
 }

@@ -269,3 +269,26 @@ func BenchmarkWrite1M(b *testing.B) {
 		fd.SetStat(w.Ctx, &vfs.SetStat{Mask: vfs.SetSize})
 	}
 }
+
+func TestFileCapabilitiesGoWithWrites(t *testing.T) {
+	w := newWorld(t)
+	w.Write(t, "/f", "x")
+	p, err := w.V.Walk(w.Ctx, vfs.Path{}, "/f", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.DecRef()
+	const name = "security.capability"
+	for _, change := range []func(){
+		func() { w.Write(t, "/f", "y") },
+		func() { w.V.SetStatPath(w.Ctx, p, &vfs.SetStat{Mask: vfs.SetUID, UID: 1}) },
+	} {
+		if err := w.V.SetXattr(w.Ctx, p, name, []byte("caps"), 0); err != nil {
+			t.Fatal(err)
+		}
+		change()
+		if _, err := w.V.GetXattr(w.Ctx, p, name); err != unix.ENODATA {
+			t.Fatalf("after the change: %v", err)
+		}
+	}
+}
