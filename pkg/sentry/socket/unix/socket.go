@@ -398,7 +398,7 @@ func (s *Socket) writable() bool {
 		}
 		return true
 	}
-	return p.recv.closed.Load() || p.recv.data.Len() <= int(s.SendBuf.Load())/2
+	return p.recv.closed.Load() || p.recv.data.Len() <= int(s.SendBuf.Load())/2 && (s.Type == unix.SOCK_STREAM || p.recv.msgs.Len() < maxPackets)
 }
 
 // EventRegister implements waiter.Waitable.

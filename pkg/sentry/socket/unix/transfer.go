@@ -14,6 +14,9 @@ import (
 // (/proc/sys/net/unix/max_dgram_qlen; the value that systemd sets).
 const maxDatagrams = 512
 
+// maxPackets bounds the messages in a queue whatever their size: empty ones take memory, too.
+const maxPackets = 4096
+
 // overhead is what Linux takes off SO_SNDBUF for the largest message, in bytes.
 const overhead = 32
 
@@ -140,7 +143,7 @@ func (s *Socket) mayQueue(to *Socket, n int) error {
 		switch {
 		case q.closed.Load():
 			return unix.EPIPE
-		case q.msgs.Len() > 0 && q.room(s.SendBuf.Load()) < n:
+		case q.msgs.Len() > 0 && q.room(s.SendBuf.Load()) < n, q.msgs.Len() >= maxPackets:
 			return unix.EAGAIN
 		}
 		return nil
@@ -168,7 +171,7 @@ func (s *Socket) mayQueue(to *Socket, n int) error {
 func (s *Socket) full(from *Socket) bool {
 	q := &s.recv
 	return s.peer.Load() != from && q.msgs.Len() > maxDatagrams ||
-		q.msgs.Len() > 0 && q.room(from.SendBuf.Load()) <= 0 || q.msgs.Len() >= 64<<10
+		q.msgs.Len() > 0 && q.room(from.SendBuf.Load()) <= 0 || q.msgs.Len() >= maxPackets
 }
 
 func (s *Socket) queueStream(to *Socket, src mm.IOSeq, msg *message) (int64, error) {
@@ -279,7 +282,7 @@ func (s *Socket) receiveLocked(dst mm.IOSeq, m *socket.Message, flags int, withR
 		q.free = blocked
 		q.mu.Unlock()
 	}
-	if p := s.peer.Load(); p != nil && now < was && s.Type != unix.SOCK_DGRAM {
+	if p := s.peer.Load(); p != nil && !peek && err == nil && s.Type != unix.SOCK_DGRAM {
 		if half := int(p.SendBuf.Load()) / 2; was > half && now <= half || s.Type == unix.SOCK_SEQPACKET {
 			p.events.Notify(waiter.WritableEvents)
 		}

@@ -148,6 +148,31 @@ func TestMessages(t *testing.T) {
 	}
 }
 
+// Empty messages are bounded, too, and the writer learns of room.
+func TestEmptyMessages(t *testing.T) {
+	for _, typ := range []int{unix.SOCK_DGRAM, unix.SOCK_SEQPACKET} {
+		a, b := pair(t, NewFamily(), typ)
+		n := 0
+		for ; n < 100000; n++ {
+			if _, err := send(a, ""); err != nil {
+				break
+			}
+		}
+		if n > maxPackets {
+			t.Fatal("unbounded")
+		}
+		var sig waiter.Signal
+		sig.Init()
+		var e waiter.Entry
+		e.Init(&sig, waiter.WritableEvents)
+		a.EventRegister(&e)
+		recv(b, 1)
+		if len(sig.C) == 0 {
+			t.Fatalf("type %d: the sender was not woken", typ)
+		}
+	}
+}
+
 func TestAutobindNames(t *testing.T) {
 	f := NewFamily()
 	s := f.newSocket(nil, unix.SOCK_DGRAM)
