@@ -237,7 +237,7 @@ func TestStress(t *testing.T) {
 func TestHeapPerFile(t *testing.T) {
 	w := newWorld(t)
 	w.Mkdir(t, "/d")
-	const n = 20000
+	const n = 100000
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
