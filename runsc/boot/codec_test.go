@@ -15,7 +15,9 @@ func fill(r *rand.Rand, v reflect.Value, fd *int) {
 	switch v.Kind() {
 	case reflect.Struct:
 		for i := range v.NumField() {
-			fill(r, v.Field(i), fd)
+			if v.Type().Field(i).IsExported() {
+				fill(r, v.Field(i), fd)
+			}
 		}
 	case reflect.Array:
 		for i := range v.Len() {

@@ -37,7 +37,13 @@ type Boot struct {
 	// Epoch is the launcher's CLOCK_MONOTONIC in nanoseconds at its own start, for the timeline.
 	Epoch     int64
 	Container Container
+
+	// memoryFile is no part of the message.
+	memoryFile int
 }
+
+// MemoryFile is an empty file for the memory of applications, which the sandbox has made for itself; 0 without.
+func (b *Boot) MemoryFile() int { return b.memoryFile }
 
 func (b *Boot) visit(c *coder) {
 	c.str(&b.Platform)

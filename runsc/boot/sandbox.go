@@ -87,6 +87,8 @@ func (s *sandbox) receive() (id uint32, err error) {
 // create confines the process and builds the container.
 func (s *sandbox) create(newKernel NewKernel) (err error) {
 	filter := buildFilter(sandboxFilter(s.boot.Network))
+	s.boot.memoryFile = openMemoryFile()
+	s.time.Mark("memory file opened")
 	if err := enterEmptyRoot(); err != nil {
 		return fmt.Errorf("empty root: %w", err)
 	}

@@ -57,8 +57,8 @@ type Options struct {
 	// Limit is the number of bytes of host memory beyond which Allocate gives ENOMEM, roughly
 	// observed; 0 is no limit.
 	Limit uint64
-	// FD is an empty memory file to use (for instance one on a file system with huge pages); the
-	// File owns it then. 0 makes a memfd.
+	// FD is an empty file to use, on a tmpfs that prefers huge pages; the File owns it then, and nobody may
+	// change its length. 0 makes a memfd.
 	FD int
 	// Unmapped keeps FD, a file on a disk, from being mapped into the sentry, which a full disk would kill: Slice must not be used then, but
 	// ReadAt and WriteAt.
@@ -139,6 +139,11 @@ func New(o Options) (*File, error) {
 	if err != nil {
 		unix.Close(fd)
 		return nil, err
+	}
+	if o.FD != 0 {
+		// Applications get huge pages where their mappings have room for them. What the sentry touches first would always have
+		// room, as all of the file is mapped: a small allocation must not cost 2 MiB.
+		advise(base, o.Size, unix.MADV_NOHUGEPAGE)
 	}
 	advise(base, o.Size, unix.MADV_DONTFORK)
 	advise(base, o.Size, unix.MADV_DONTDUMP)

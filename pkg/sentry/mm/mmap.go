@@ -27,6 +27,8 @@ type MMapOpts struct {
 	GrowsDown, Stack bool
 	// Populate is MAP_POPULATE, Locked MAP_LOCKED (subject to RLIMIT_MEMLOCK unless LockPrivileged), NoReserve MAP_NORESERVE.
 	Populate, Locked, LockPrivileged, NoReserve bool
+	// NoHugePage is for regions of which little is going to be used, as MADV_NOHUGEPAGE.
+	NoHugePage bool
 	// Prefault maps what a file has at once, for mappings that are going to be used soon.
 	Prefault bool
 	// Name is what /proc/PID/maps shows if File is nil, such as "[heap]".
@@ -108,7 +110,8 @@ func (o *MMapOpts) vma() vma {
 	for _, f := range [...]struct {
 		set  bool
 		flag vmaFlags
-	}{{o.Shared, vmaShared}, {o.GrowsDown || o.Stack, vmaGrowsDown}, {o.Stack, vmaStack}, {o.Locked, vmaLocked}, {o.NoReserve, vmaNoReserve}} {
+	}{{o.Shared, vmaShared}, {o.GrowsDown || o.Stack, vmaGrowsDown}, {o.Stack, vmaStack}, {o.Locked, vmaLocked}, {o.NoReserve, vmaNoReserve},
+		{o.NoHugePage, vmaNoHugePage}} {
 		if f.set {
 			v.flags |= f.flag
 		}

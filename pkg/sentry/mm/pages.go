@@ -227,7 +227,11 @@ func (m *MemoryManager) fillAnon(seg *vmaSeg, addr uint64, populate bool) error 
 		start, end := m.window(seg, addr, chunk)
 		var o memfile.AllocOpts
 		if end-start >= hugePage {
+			// The host uses huge pages where address and offset are congruent. Stacks, of which little is used, shall not be.
 			o = memfile.AllocOpts{Align: hugePage, Phase: start}
+			if seg.Val.has(vmaNoHugePage | vmaStack | vmaGrowsDown) {
+				o.Phase += arch.PageSize
+			}
 		}
 		r, err := m.file.Allocate(end-start, o)
 		if err != nil {

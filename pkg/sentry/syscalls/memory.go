@@ -97,6 +97,7 @@ func mmap(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 	o.Low32 = flags&unix.MAP_32BIT != 0
 	o.Populate = flags&(unix.MAP_POPULATE|unix.MAP_NONBLOCK) == unix.MAP_POPULATE
 	o.NoReserve = flags&unix.MAP_NORESERVE != 0
+	o.NoHugePage = flags&unix.MAP_STACK != 0 // as Linux does since 6.7
 	if flags&unix.MAP_GROWSDOWN != 0 {
 		if o.Shared || flags&unix.MAP_ANONYMOUS == 0 {
 			return 0, unix.EINVAL

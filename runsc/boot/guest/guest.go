@@ -68,7 +68,7 @@ func New(b *boot.Boot, l *log.Logger) (boot.Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("platform %s: %w", b.Platform, err)
 	}
-	mf, err := memfile.New(memfile.Options{Limit: b.Memory})
+	mf, err := memfile.New(memfile.Options{Limit: b.Memory, FD: b.MemoryFile()})
 	if err != nil {
 		return nil, fmt.Errorf("memory file: %w", err)
 	}
