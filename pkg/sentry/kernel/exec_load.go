@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"crypto/rand"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -122,7 +121,7 @@ func (t *Task) loadImage(a *ExecArgs) (*image, error) {
 		Credentials: func(f loader.File) (loader.IDs, error) { return t.imageCredentials(img, f.(*execFile)) },
 		Argv:        a.Argv, Envv: a.Envv,
 		Personality: t.Personality(),
-		Random:      func(b []byte) { rand.Read(b) },
+		Random:      Random,
 	})
 	if err != nil {
 		return nil, err

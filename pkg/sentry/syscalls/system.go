@@ -1,8 +1,6 @@
 package syscalls
 
 import (
-	"crypto/rand"
-
 	"husk/pkg/arch"
 	"husk/pkg/sentry/kernel"
 	"husk/pkg/sentry/mm"
@@ -110,7 +108,7 @@ func getrandom(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 	done := uint64(0)
 	for done < n {
 		b := buf[:min(n-done, uint64(len(buf)))]
-		rand.Read(b)
+		kernel.Random(b)
 		k, err := t.MM().CopyOut(addr+done, b)
 		done += uint64(k)
 		if err != nil {
