@@ -11,8 +11,8 @@ var programs = []app{
 	{"forks", `i=0; while [ $i -lt 500 ]; do (exit 7); [ $? = 7 ] || echo bad; i=$((i+1)); done; echo $i; for i in $(seq 100); do sleep 1 & done; wait; echo done; x=$(for i in $(seq 100); do echo $i | cat; done | wc -l); echo $x`, 2 * minute},
 	{"small-files", `mkdir d; cd d; for i in $(seq 0 99); do mkdir $i; (cd $i; seq 100 | xargs touch); done; find . -type f | wc -l; ls 42 | wc -l; find . -type f -name '*7' -delete; find . -type f | wc -l; du -s --inodes . | cut -f1; cd ..; mv d e; rm -rf e; ls | wc -l`, 2 * minute},
 	{"big-files", `dd if=/dev/zero of=z bs=1M count=256 2>/dev/null; stat -c %s z; md5sum z; cp z y; cmp z y && echo same; rm z; head -c 50000000 y | tail -c 5 | od -c; gzip -1 -c y | wc -c >/dev/null; split -b 100M y part.; wc -c part.*; cat part.* | cmp - y && echo same`, 3 * minute},
-	{"sparse-files", `truncate -s 1T s; stat -c '%s %b' s; printf end | dd of=s bs=1 seek=1000000000 conv=notrunc 2>/dev/null; dd if=s bs=1 skip=999999998 count=5 2>/dev/null | od -c; cp --sparse=always s c 2>/dev/null; truncate -s 2G s; cp --sparse=always s c; cmp s c && echo same; test $(stat -c %b c) -lt 1000 && echo sparse
-		fallocate -l 1M f; stat -c %s f; fallocate -p -o 4096 -l 8192 f; fallocate -d f; stat -c %s f; python3 -c 'import os; f=os.open("s",os.O_RDONLY); d=os.lseek(f,0,os.SEEK_DATA); print(d<=1000000000<=os.lseek(f,d,os.SEEK_HOLE))'`, 2 * minute},
+	{"sparse-files", `truncate -s 1T s; stat -c '%s %b' s; printf end | dd of=s bs=1 seek=200000000 conv=notrunc 2>/dev/null; dd if=s bs=1 skip=199999998 count=5 2>/dev/null | od -c; cp --sparse=always s c 2>/dev/null; truncate -s 256M s; cp --sparse=always s c; cmp s c && echo same; test $(stat -c %b c) -lt 1000 && echo sparse
+		fallocate -l 1M f; stat -c %s f; fallocate -p -o 4096 -l 8192 f; fallocate -d f; stat -c %s f; python3 -c 'import os; f=os.open("s",os.O_RDONLY); d=os.lseek(f,0,os.SEEK_DATA); print(d<=200000000<=os.lseek(f,d,os.SEEK_HOLE))'`, 2 * minute},
 	{"sort-big", `seq 400000 | awk '{print ($1*7919)%1000003, $1}' >u; sort -n --parallel=4 -S 10M -T . u | md5sum; sort -k2 -r u | head -2; shuf -n 3 u | wc -l; sort -u -k1,1n u | wc -l`, 2 * minute},
 	{"compression", `seq 200000 >s; for c in gzip bzip2 xz zstd lz4; do command -v $c >/dev/null || continue; $c -k -q s; $c -dc s.* | cmp - s && echo $c ok; rm -f s.*; done; tar cf - s | tar tvf - | wc -l; zip -q s.zip s 2>/dev/null; find . -name s | cpio -o 2>/dev/null | wc -c`, 2 * minute},
 	{"python-subprocess", `cat >t.py <<'PY'
@@ -66,7 +66,7 @@ async def main():
 asyncio.run(main())
 PY
 python3 t.py`, minute},
-	{"python-tests", `python3 -m test -q test_os test_signal test_mmap test_fcntl test_select test_epoll test_tempfile test_glob test_pathlib test_shutil test_threading test_pty test_posix 2>/dev/null | grep -v ' sec' | head -0; python3 - <<'PY'
+	{"python-os", `python3 - <<'PY'
 import os, mmap, fcntl, select, tempfile, resource, pwd, grp, tty, pty, termios, struct
 m, s = pty.openpty(); tty.setraw(s); os.write(m, b"abc"); print(os.read(s, 3), os.isatty(s)); fcntl.ioctl(m, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 20, 0, 0)); print(os.get_terminal_size(s))
 f = tempfile.TemporaryFile(); f.truncate(10000); mm = mmap.mmap(f.fileno(), 0); mm[9999] = 7; mm.flush(); print(os.pread(f.fileno(), 1, 9999)); mm.close()
