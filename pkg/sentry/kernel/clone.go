@@ -386,7 +386,9 @@ func (t *Task) initGroup(g *ThreadGroup, a *linux.CloneArgs) {
 	g.loginUID.Store(tg.loginUID.Load())
 	g.oomAdj.Store(tg.oomAdj.Load())
 	g.coredumpFilter.Store(tg.coredumpFilter.Load())
-	g.timers.inherit(&tg.timers)
+	g.mu.Lock()
+	g.armCPU() // timers do not pass on, RLIMIT_CPU does
+	g.mu.Unlock()
 	parent, by := tg, t
 	g.exitSignal = linux.Signal(a.ExitSignal)
 	if a.Flags&unix.CLONE_PARENT != 0 {

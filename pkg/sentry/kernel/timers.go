@@ -32,8 +32,6 @@ type groupTimers struct {
 	ended     bool
 }
 
-func (g *groupTimers) inherit(*groupTimers) {}
-
 // ITimer describes an interval timer as getitimer(2) does, in nanoseconds.
 type ITimer struct {
 	Value, Interval int64

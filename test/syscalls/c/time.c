@@ -152,6 +152,24 @@ CASE(rlimit_cpu_sends_sigxcpu)
 	EQ(WTERMSIG(st), SIGXCPU);
 }
 
+CASE(cpu_limit_is_inherited)
+{
+	pid_t c = CHILD({
+		struct rlimit r = {1, 1};
+		setrlimit(RLIMIT_CPU, &r);
+		pid_t d = CHILD({
+			for (;;)
+				;
+		});
+		int st;
+		OK(waitpid(d, &st, 0));
+		_exit(WTERMSIG(st));
+	});
+	int st;
+	OK(waitpid(c, &st, 0));
+	EQ(WEXITSTATUS(st), SIGKILL);
+}
+
 CASE(getrusage_self)
 {
 	struct rusage r;

@@ -40,20 +40,27 @@ func (i *inode) touch() {
 	}
 }
 
-// refresh makes i.attr true, if it may not be; i.mu is held. It asks a descriptor where there is one.
+// refresh makes i.attr true, if it may not be; i.mu is held. It asks a descriptor where there is one. The host does not
+// tell the sandbox's user namespace who the owner is, but a change of owner shows in the ctime.
 func (i *inode) refresh() error {
 	if !i.fs.shared && !i.touched.Load() && !(i.rw.Load() >= 0 && i.maps.Mapped()) {
 		return nil
 	}
 	i.touched.Store(false) // first, so that what happens meanwhile counts
 	var a broker.Attr
+	known := false
 	if fd := i.fd(); fd >= 0 {
 		if err := broker.StatFD(fd, &a); err != nil {
 			return err
 		}
-	} else if err := i.fs.client.Stat(i.handle, &a); err != nil {
-		i.touch()
-		return hostError(err)
+		a.UID, a.GID = i.attr.UID, i.attr.GID
+		known = !i.fs.shared || a.Ctime == i.attr.Ctime
+	}
+	if !known {
+		if err := i.fs.client.Stat(i.handle, &a); err != nil {
+			i.touch()
+			return hostError(err)
+		}
 	}
 	i.setAttrLocked(&a)
 	return nil
