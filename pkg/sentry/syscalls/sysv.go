@@ -60,13 +60,10 @@ const (
 	semStatAny = 20
 )
 
-// sysvKey keys the System V objects in the kernel's IPC namespace.
-type sysvKey struct{}
-
 // sysv is the System V objects that t sees.
 func sysv(t *kernel.Task) *ipc.Namespace {
 	n := t.IPCNamespace()
-	return n.Registry(sysvKey{}, func() any { return ipc.New(n.UserNS(), t.Kernel().MemFile()) }).(*ipc.Namespace)
+	return n.Registry(ipc.Key{}, func() any { return ipc.New(n.UserNS(), t.Kernel().MemFile()) }).(*ipc.Namespace)
 }
 
 // fields builds a structure from its fields.

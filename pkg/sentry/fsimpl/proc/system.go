@@ -15,7 +15,6 @@ import (
 type shared struct {
 	tsc    tscClock // immutable
 	bootID string   // immutable: /proc/sys/kernel/random/boot_id
-	sysvip SysvIPC  // set before processes run; may be nil
 	vars   sysVars
 	// cpu is what CPUID tells, asked for once: the instruction is slow in virtual machines.
 	cpuOnce sync.Once
@@ -24,18 +23,12 @@ type shared struct {
 	buffers sync.Pool
 }
 
-// SysvIPC makes a table of /proc/sysvipc ("msg", "sem" or "shm") for ctx's IPC namespace, with its heading.
-type SysvIPC func(ctx vfs.Context, ns *kernel.IPCNamespace, table string, buf []byte) []byte
-
 type sharedKey struct{}
 
 func sharedOf(k *kernel.Kernel) *shared {
 	s, _ := k.Value(sharedKey{}).(*shared)
 	return s
 }
-
-// SetSysvIPC says who makes the tables of /proc/sysvipc. It is called after Register, before processes run.
-func SetSysvIPC(k *kernel.Kernel, f SysvIPC) { sharedOf(k).sysvip = f }
 
 // addSystem enters all that is not about processes.
 func (f *FS) addSystem(r *pseudo.Dir) {
@@ -75,9 +68,9 @@ func (f *FS) addSystem(r *pseudo.Dir) {
 	f.add(r, "swaps", 0444, text("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"))
 	f.addSys(r)
 	ipc := f.addDir(r, "sysvipc")
-	for _, n := range [...]string{"msg", "sem", "shm"} {
-		f.add(ipc, n, 0444, genSysvIPC(n))
-	}
+	f.add(ipc, "msg", 0444, genSysvMsg)
+	f.add(ipc, "sem", 0444, genSysvSem)
+	f.add(ipc, "shm", 0444, genSysvShm)
 	t := f.addDir(r, "tty")
 	f.add(t, "drivers", 0444, text("/dev/tty             /dev/tty        5       0 system:/dev/tty\n/dev/console         /dev/console    5       1 system:console\n"+
 		"/dev/ptmx            /dev/ptmx       5       2 system\npty_slave            /dev/pts      136 0-1048575 pty:slave\npty_master           /dev/ptm      128 0-1048575 pty:master\n"))
@@ -119,23 +112,6 @@ func genInterrupts(f *FS, _ vfs.Context, b []byte) ([]byte, error) {
 		b = appendColumn(strconv.AppendInt(append(b, "CPU"...), int64(i), 10), "", 7)
 	}
 	return append(b, '\n'), nil
-}
-
-func genSysvIPC(table string) func(*FS, vfs.Context, []byte) ([]byte, error) {
-	heading := "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n"
-	switch table {
-	case "sem":
-		heading = "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n"
-	case "shm":
-		heading = "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n"
-	}
-	return func(f *FS, ctx vfs.Context, b []byte) ([]byte, error) {
-		t, s := taskOf(ctx), sharedOf(f.k)
-		if t == nil || s.sysvip == nil {
-			return append(b, heading...), nil
-		}
-		return s.sysvip(ctx, t.IPCNamespace(), table, b), nil
-	}
 }
 
 // memory tells total and used bytes of the sandbox's memory.
