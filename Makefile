@@ -10,7 +10,7 @@ export HUSK_PLATFORM = $(PLATFORM)
 FUZZTIME ?= 20s
 PREFIX ?= /usr/local
 
-.PHONY: all run test setup unit repo syscalls apps oci docker bench fuzz install clean
+.PHONY: all run test setup unit repo syscalls apps oci docker bench docs fuzz install clean
 
 all:
 	$(GO) build -trimpath -ldflags='-s -w' -o bin/runsc ./runsc
@@ -38,6 +38,9 @@ apps oci docker: all
 
 bench: all
 	$(GO) run ./tools/bench -runsc bin/runsc
+
+docs: all
+	bin/runsc help syscalls >docs/syscalls.md
 
 fuzz:
 	tools/fuzz.sh $(FUZZTIME)

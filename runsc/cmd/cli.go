@@ -248,6 +248,10 @@ func (c *command) help(f *flagSet) string {
 }
 
 func helpFor(g *flagSet, args []string) error {
+	if len(args) == 1 && args[0] == "syscalls" {
+		os.Stdout.WriteString(syscallsPage())
+		return nil
+	}
 	if len(args) == 0 {
 		printHelp(g)
 		return nil
@@ -270,7 +274,7 @@ func printHelp(g *flagSet) {
 			fmt.Fprintf(&b, "   %-10s  %s\n", c.name, c.summary)
 		}
 	}
-	fmt.Fprintf(&b, "   %-10s  %s\n", "help", "show the help of a command")
+	fmt.Fprintf(&b, "   %-10s  %s\n", "help", "show the help of a command, or (help syscalls) the table of system calls")
 	b.WriteString("\nGLOBAL OPTIONS:\n" + g.help())
 	os.Stdout.WriteString(b.String())
 }
