@@ -236,11 +236,11 @@ func timerfdSettime(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 	if flags&^(unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET) != 0 {
 		return 0, unix.EINVAL
 	}
-	interval, err := loadTimespec(t, a[2].Pointer())
+	interval, err := readTimespec(t, a[2].Pointer())
 	if err != nil {
 		return 0, err
 	}
-	value, err := loadTimespec(t, a[2].Pointer()+16)
+	value, err := readTimespec(t, a[2].Pointer()+16)
 	if err != nil {
 		return 0, err
 	}

@@ -205,7 +205,7 @@ func readTimeout(t *kernel.Task, addr uint64) (deadline int64, err error) {
 	if addr == 0 {
 		return vfs.NoDeadline, nil
 	}
-	ns, err := loadTimespec(t, addr)
+	ns, err := readTimespec(t, addr)
 	return deadlineAfter(ns), err
 }
 

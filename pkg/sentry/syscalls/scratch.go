@@ -49,27 +49,6 @@ func installFile(t *kernel.Task, f *vfs.FileDescription, cloexec bool) (uintptr,
 	return uintptr(fd), nil
 }
 
-// loadTimespec loads a struct timespec in nanoseconds; EINVAL for one that is negative or not normal. Times beyond the
-// range of int64 become its largest value.
-func loadTimespec(t *kernel.Task, addr uint64) (int64, error) {
-	var b [16]byte
-	if _, err := t.MM().CopyIn(addr, b[:]); err != nil {
-		return 0, err
-	}
-	return decodeTimespec(b[:])
-}
-
-func decodeTimespec(b []byte) (int64, error) {
-	sec, nsec := int64(binary.LittleEndian.Uint64(b)), int64(binary.LittleEndian.Uint64(b[8:]))
-	if sec < 0 || nsec < 0 || nsec >= 1e9 {
-		return 0, unix.EINVAL
-	}
-	if sec >= (1<<63-1)/1_000_000_000 {
-		return 1<<63 - 1, nil
-	}
-	return sec*1e9 + nsec, nil
-}
-
 // storeTimespec stores ns as a struct timespec.
 func storeTimespec(t *kernel.Task, addr uint64, ns int64) error {
 	var b [16]byte
@@ -99,8 +78,8 @@ func remaining(deadline int64) int64 {
 	return max(deadline-clock.Monotonic(), 0)
 }
 
-// waitable waits: it registers the task with w and calls op until it gives something else than unix.EAGAIN (or
-// unix.EINPROGRESS). With ETIMEDOUT the last result of op counts, and err is unix.EAGAIN.
+// retryBlocked registers the task with w and calls op until it gives something else than unix.EAGAIN. An interruption gives what
+// vfs.BlockError makes of it.
 func retryBlocked(t *kernel.Task, w waiter.Waitable, mask waiter.EventMask, deadline int64, op func() error) error {
 	s := t.Waker()
 	sh := sharedOf(t)
