@@ -29,13 +29,29 @@
 //
 // # Hand-off
 //
-// A slot has one state word (layout.go) that both sides exchange atomically; each spins for a while and then sleeps in
-// futex(2) after announcing so in the word.
+// A slot has two words (layout.go): the sentry says go in one, the thread says stop in the other; each side spins on the other's
+// word for a while and then sleeps in futex(2), after it said so in the word. handoff.go decides who spins when.
+// The thread of a context stays with it, with the extended state in its signal frame or, after a patched call,
+// in the processor, until the context runs in another address space.
+//
+// # Patching
+//
+// System call instructions that trap often are replaced by jumps to trampolines (patch.go).
+//
+// # Limits
+//
+// Hosts whose processors let applications write the segment bases (FSGSBASE) are not supported yet: such writes would be
+// lost. Readers of the code see patched instructions. A quota of processor time is only noticed by its effect on
+// the hand-off.
 //
 // # Locks
 //
-//	addressSpace.mu      the ring, the thread lists
-//	  platform.mu        chunk allocation, list of address spaces
+//	patchSet.mu             held around calls of platform.Text
+//	  addressSpace.frozen   keeps contexts out of application code; likewise
+//	    (locks of mm)
+//	      addressSpace.mu   the ring, the thread lists
+//	        addressSpace.life
+//	        systrap.mu, stubMemory.mu
 //
 // The package must not import anything of the sentry.
 package systrap

@@ -77,8 +77,9 @@ type patchSet struct {
 	p     *systrap
 	chunk uint32
 
+	refs atomic.Int32
+
 	mu    sync.Mutex
-	refs  int
 	known map[uint64]int // sites, or hopeless, by return address; mu
 
 	slow  atomic.Bool  // no trampoline is in use any more
@@ -257,9 +258,16 @@ func (ps *patchSet) goSlow() {
 
 // patchable gives the set of a, and makes it if there is none.
 func (a *addressSpace) patchable(t platform.Text) (*patchSet, error) {
+	a.code.Store(&t)
+	if ps := a.patches.Load(); ps != nil {
+		return ps, nil
+	}
+	// Not with mu held: mm calls Apply with its locks held.
+	if err := t.ReserveText(tableLow, arch.PageSize); err != nil {
+		return nil, err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.code.Store(&t)
 	if ps := a.patches.Load(); ps != nil {
 		return ps, nil
 	}
@@ -270,11 +278,8 @@ func (a *addressSpace) patchable(t platform.Text) (*patchSet, error) {
 	if !ok {
 		return nil, unix.ENOMEM
 	}
-	ps := &patchSet{p: a.p, chunk: chunk, refs: 1, known: make(map[uint64]int)}
-	if err := t.ReserveText(tableLow, arch.PageSize); err != nil {
-		ps.unref()
-		return nil, err
-	}
+	ps := &patchSet{p: a.p, chunk: chunk, known: make(map[uint64]int)}
+	ps.refs.Store(1)
 	off := uint64(chunk) * chunkSize
 	_, err := a.run([]op{
 		{nr: unix.SYS_MMAP, args: a.p.mapShared(tableLow, arch.PageSize, off+patchTable, unix.PROT_READ)},
@@ -288,25 +293,16 @@ func (a *addressSpace) patchable(t platform.Text) (*patchSet, error) {
 	return ps, nil
 }
 
+// ref must not lock: fork calls it with locks of mm held, for which holders of mu wait.
 func (ps *patchSet) ref() *patchSet {
-	if ps == nil {
-		return nil
+	if ps != nil {
+		ps.refs.Add(1)
 	}
-	ps.mu.Lock()
-	ps.refs++
-	ps.mu.Unlock()
 	return ps
 }
 
 func (ps *patchSet) unref() {
-	if ps == nil {
-		return
-	}
-	ps.mu.Lock()
-	ps.refs--
-	last := ps.refs == 0
-	ps.mu.Unlock()
-	if last {
+	if ps != nil && ps.refs.Add(-1) == 0 {
 		ps.p.mem.release(ps.chunk, slotsAtOnce, false)
 	}
 }
