@@ -44,7 +44,7 @@ func attack(t *testing.T, g *guest, regs arch.Registers) {
 
 // hasten makes the platform lose patience with hostile threads soon.
 func hasten(p platform.Platform) {
-	p.(*systrap).pace.poll, p.(*systrap).pace.patience = unix.Timespec{Nsec: 5e6}, 2
+	p.(*systrap).pace.poll, p.(*systrap).pace.patience = unix.Timespec{Nsec: 5e6}, 20
 }
 
 // bystander is another application, whose memory and results nobody may change.
