@@ -25,6 +25,9 @@ func enterEmptyRoot() error {
 	if err := unix.FsconfigSetString(fs, "size", "4096"); err != nil {
 		return fmt.Errorf("fsconfig tmpfs: %w", err)
 	}
+	if err := unix.FsconfigSetString(fs, "mode", "0555"); err != nil {
+		return fmt.Errorf("fsconfig tmpfs: %w", err)
+	}
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return fmt.Errorf("fsconfig tmpfs: %w", err)
 	}
@@ -48,6 +51,14 @@ func enterEmptyRoot() error {
 		return fmt.Errorf("umount old root: %w", err)
 	}
 	return unix.Chdir("/")
+}
+
+// setName sets the name under which ps(1) and top(1) show the process.
+func setName(name string) {
+	b, err := unix.BytePtrFromString(name)
+	if err == nil {
+		unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(b)), 0, 0, 0)
+	}
 }
 
 // setCaps reduces every thread of the process to the capabilities of mask and forbids it to ever

@@ -17,6 +17,7 @@ const goferCaps = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC
 // GoferMain is the gofer process.
 func GoferMain() int {
 	start := Now()
+	setName("runsc-gofer")
 	c := NewConn(BootFD)
 	f, err := c.Recv()
 	if err != nil || f.Kind != KindGoferBoot {

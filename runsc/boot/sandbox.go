@@ -34,6 +34,7 @@ type sandbox struct {
 // a shell would show it, or 128 when the sandbox could not be made (the launcher knows why then).
 func Main(newKernel NewKernel) int {
 	start := Now()
+	setName("runsc-sandbox")
 	c, err := NewPollConn(BootFD)
 	if err != nil {
 		return 128

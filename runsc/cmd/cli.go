@@ -91,6 +91,8 @@ func Main(argv []string) int {
 	if preserves(argv) {
 		e.inherited = container.FindInherited()
 	}
+	// What this process inherited is not for its children; what they are to have is given to them.
+	unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC)
 	err := e.dispatch(argv[1:])
 	e.time.Print(e.log)
 	if err == nil {
