@@ -48,7 +48,12 @@ func (t *Task) ptraceStop(code int32, why int32, info *linux.SignalInfo) linux.S
 	k := t.k
 	k.tree.Lock()
 	tr := p.tracer.Load()
-	if tr == nil || t.Killed() {
+	// A process that exits stops for PTRACE_EVENT_EXIT, and nothing but SIGKILL keeps it from that.
+	killed, stop := t.Killed, uint32(workExit)
+	if code>>8 == unix.PTRACE_EVENT_EXIT {
+		killed, stop = t.group.killed.Load, 0
+	}
+	if tr == nil || killed() {
 		k.tree.Unlock()
 		return 0
 	}
@@ -77,7 +82,7 @@ func (t *Task) ptraceStop(code int32, why int32, info *linux.SignalInfo) linux.S
 			t.notifyTracer(tr, linux.CLD_TRAPPED, int32(sigTRAP))
 		}
 		k.tree.Unlock()
-		if t.BlockKillable(t.wake.C, vfs.NoDeadline) != nil {
+		if t.block(t.wake.C, vfs.NoDeadline, stop) != nil || stop == 0 && killed() {
 			k.tree.Lock()
 			p.stopped = false
 			if p.work != nil {

@@ -348,6 +348,11 @@ func (tg *ThreadGroup) complete(sig linux.Signal, to *Task, group bool) {
 
 // groupExitLocked makes every thread exit with a wait status. The caller holds tg.mu.
 func (tg *ThreadGroup) groupExitLocked(status int32) {
+	if status == int32(sigKILL) && !tg.killed.Swap(true) && tg.exiting.Load() {
+		for _, t := range tg.tasks {
+			t.wake.NotifyEvent(0) // it may be in PTRACE_EVENT_EXIT
+		}
+	}
 	if tg.exiting.Load() {
 		return
 	}

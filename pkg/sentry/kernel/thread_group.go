@@ -58,8 +58,9 @@ type ThreadGroup struct {
 	numQueued  int
 	exitCode   int32 // wait status of the group exit
 	exiting    atomic.Bool
-	groupExec  bool // exec kills the other threads
-	unkillable bool // PID 1: no default actions from inside
+	killed     atomic.Bool // by SIGKILL
+	groupExec  bool        // exec kills the other threads
+	unkillable bool        // PID 1: no default actions from inside
 	stop       groupStop
 	deadAcct   rusage               // of released threads
 	exe        *vfs.FileDescription // the program, with a reference

@@ -80,3 +80,34 @@ CASE(attach_and_interrupt)
 	OK(kill(p, SIGKILL));
 	EQ(WTERMSIG(REAP(p)), SIGKILL);
 }
+
+CASE(exit_event)
+{
+	for (int how = 0; how < 2; how++) {
+		int st;
+		unsigned long msg;
+		pid_t p = OK(fork());
+		if (!p) {
+			ptrace(PTRACE_TRACEME, 0, 0, 0);
+			raise(SIGSTOP);
+			if (how == 1)
+				raise(SIGTERM);
+			_exit(5);
+		}
+		EQ(waitpid(p, &st, 0), p);
+		OK(ptrace(PTRACE_SETOPTIONS, p, 0, PTRACE_O_TRACEEXIT));
+		OK(ptrace(PTRACE_CONT, p, 0, 0));
+		EQ(waitpid(p, &st, 0), p);
+		if (how == 1) {
+			EQ(WSTOPSIG(st), SIGTERM);
+			OK(ptrace(PTRACE_CONT, p, 0, SIGTERM));
+			EQ(waitpid(p, &st, 0), p);
+		}
+		EQ(st >> 8, SIGTRAP | PTRACE_EVENT_EXIT << 8);
+		OK(ptrace(PTRACE_GETEVENTMSG, p, 0, &msg));
+		EQ(msg, how == 1 ? SIGTERM : 5 << 8);
+		OK(ptrace(PTRACE_CONT, p, 0, 0));
+		EQ(waitpid(p, &st, 0), p);
+		CHECK(WIFEXITED(st) || WIFSIGNALED(st));
+	}
+}
