@@ -107,11 +107,12 @@ func (t *thread) resume(running int32) {
 const killedSeq = seqMask
 
 // wait waits until the thread stops or the process is dead. A thread that should stop, by the interrupt flag, and does
-// not is hostile: it blocked the signal, or hangs in the stub's code.
+// not is hostile: it blocked the signal, hangs in the stub's code, or wakes the sentry again and again without a stop.
 func (t *thread) wait(running int32, interrupt *atomic.Uint32) {
 	s, p := t.slot, &t.as.p.pace
 	poll := p.poll
-	for stubborn := int32(0); !t.spinRun(running) && !t.as.dead.Load(); {
+	var asked patience
+	for !t.spinRun(running) && !t.as.dead.Load() {
 		stop := atomic.LoadUint32(&s.stopSeq)
 		if stop&seqMask == t.seq || stop == killedSeq {
 			break
@@ -119,16 +120,34 @@ func (t *thread) wait(running int32, interrupt *atomic.Uint32) {
 		if !atomic.CompareAndSwapUint32(&s.stopSeq, stop, stop|asleep) {
 			continue
 		}
-		if !futexWait(&s.stopSeq, stop|asleep, &poll) {
-			if !t.as.isDead() && interrupt.Load() != 0 {
-				t.kick()
-				if stubborn++; stubborn >= p.patience {
-					t.as.kill()
-				}
-			}
+		silent := !futexWait(&s.stopSeq, stop|asleep, &poll)
+		switch {
+		case silent && t.as.isDead():
+		case interrupt.Load() == 0:
+		case asked.over(p, 1):
+			t.as.kill()
+		case silent:
+			t.kick()
 		}
 	}
 	p.score(&t.spin.run, s.tsc-t.spin.resumed, spinRunMax)
+}
+
+// patience says when to give up on a thread that should answer. It goes by the clock, as the application can
+// wake the sentry as often as it likes; but a pause longer than a poll is a frozen sandbox.
+type patience struct {
+	last, spent uint64 // time stamps
+}
+
+// over tells whether the thread has been silent for n times as long as an application thread may be.
+func (w *patience) over(p *pace, n uint64) bool {
+	poll := uint64(p.poll.Nano()) / 1000 * p.ticks
+	now := rdtsc()
+	if w.last != 0 {
+		w.spent += min(now-w.last, 2*poll)
+	}
+	w.last = now
+	return w.spent > n*uint64(p.patience)*poll
 }
 
 // spinRun spins for the thread if that seems worth while; true if it stopped. There may be as many that spin

@@ -113,9 +113,9 @@ const (
 
 // await waits for the batch that post started and returns its result, a system call's. It kills the process if
 // the application tampers with the answer.
-
 func (a *addressSpace) await() (int64, error) {
-	for checks, yields := int32(0), 0; ; {
+	var asked patience
+	for yields := 0; ; {
 		if atomic.LoadUint32(&a.done.state) == doneReady {
 			d := *a.done
 			if d.tag == siphash(a.p.key[0], a.p.key[1], a.seq, d.result) {
@@ -136,14 +136,14 @@ func (a *addressSpace) await() (int64, error) {
 			continue
 		}
 		poll := a.p.pace.poll
-		if futexWait(&a.done.state, doneWaiter, &poll) {
-			continue
-		}
-		if checks++; checks > awaitPatience*a.p.pace.patience || a.isDead() {
+		silent := !futexWait(&a.done.state, doneWaiter, &poll)
+		if asked.over(&a.p.pace, awaitPatience) || silent && a.isDead() {
 			a.kill()
 			return 0, errDead
 		}
-		a.wakeMemory()
+		if silent {
+			a.wakeMemory()
+		}
 	}
 }
 
