@@ -10,7 +10,7 @@ export HUSK_PLATFORM = $(PLATFORM)
 FUZZTIME ?= 20s
 PREFIX ?= /usr/local
 
-.PHONY: all run test setup unit repo syscalls apps oci docker bench docs fuzz install clean
+.PHONY: all run test setup unit repo syscalls apps oci docker containerd bench docs fuzz install clean
 
 all:
 	$(GO) build -trimpath -ldflags='-s -w' -o bin/runsc ./runsc
@@ -33,7 +33,7 @@ repo:
 syscalls: all
 	HUSK_FAMILY=$(FAMILY) $(GO) test -count=1 -v ./test/syscalls
 
-apps oci docker: all
+apps oci docker containerd: all
 	$(GO) test -count=1 -v ./test/$@
 
 bench: all

@@ -23,6 +23,7 @@ step apps go test -count=1 -timeout 1200s ./test/apps
 step oci go test -count=1 -timeout 600s ./test/oci
 step security go test -count=1 -timeout 600s ./test/security
 step docker go test -count=1 -timeout 900s ./test/docker
+step containerd go test -count=1 -timeout 900s ./test/containerd
 [ -z "$again" ] || echo "passed only in the second run:$again"
 [ -z "$failed" ] || { echo "failed:$failed"; exit 1; }
 echo "all tests passed"

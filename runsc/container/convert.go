@@ -30,6 +30,9 @@ func toContainer(id string, s *specs.Spec) (*boot.Container, []boot.Attach, erro
 		Gofer:         -1,
 		Lifeline:      -1,
 	}
+	if c.Hostname == "" {
+		c.Hostname, _ = os.Hostname() // a new UTS namespace is a copy, uts_namespaces(7)
+	}
 	p, err := ToProcess(s.Process)
 	if err != nil {
 		return nil, nil, err

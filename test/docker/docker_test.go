@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"husk/test/harness"
 )
 
 func TestRun(t *testing.T) {
@@ -144,51 +146,51 @@ func TestStopKillRestart(t *testing.T) {
 func TestTerminal(t *testing.T) {
 	script := `test -t 0 && test -t 1 && echo tty; tty; while read x; do [ "$x" = q ] && exit 6; echo "got $x"; stty size; done`
 	args := append(container("--rm", "-it"), image, "sh", "-c", script)
-	p := startPTY(t, docker.command(args...), 24, 80)
-	p.expect(t, "tty\r\n")
-	p.expect(t, "/dev/")
+	p := harness.StartPTY(t, docker.command(args...), 24, 80)
+	p.Expect(t, "tty\r\n")
+	p.Expect(t, "/dev/")
 	// The client sets the size once the container runs.
-	eventually(t, "the first size", func() bool { p.send("size\n"); return p.sees("24 80", 500*time.Millisecond) })
-	p.send("one\n")
-	p.expect(t, "got one")
-	p.resize(t, 40, 100)
-	eventually(t, "the new size", func() bool { p.send("again\n"); return p.sees("40 100", 500*time.Millisecond) })
-	p.send("q\n")
-	if code := p.wait(t); code != 6 {
+	eventually(t, "the first size", func() bool { p.Send("size\n"); return p.Sees("24 80", 500*time.Millisecond) })
+	p.Send("one\n")
+	p.Expect(t, "got one")
+	p.Resize(t, 40, 100)
+	eventually(t, "the new size", func() bool { p.Send("again\n"); return p.Sees("40 100", 500*time.Millisecond) })
+	p.Send("q\n")
+	if code := p.Wait(t); code != 6 {
 		t.Errorf("exit code %d, want 6", code)
 	}
 }
 
 func TestTerminalJobControl(t *testing.T) {
 	args := append(container("--rm", "-it"), image, "bash", "--norc")
-	p := startPTY(t, docker.command(args...), 24, 80)
-	p.send("echo re''ady\n")
-	p.expect(t, "ready")
-	p.send("sleep 1000\n")
+	p := harness.StartPTY(t, docker.command(args...), 24, 80)
+	p.Send("echo re''ady\n")
+	p.Expect(t, "ready")
+	p.Send("sleep 1000\n")
 	time.Sleep(500 * time.Millisecond)
-	p.send("\x1a")
-	p.expect(t, "Stopped")
-	p.send("jobs; fg\n")
-	p.expect(t, "sleep 1000")
+	p.Send("\x1a")
+	p.Expect(t, "Stopped")
+	p.Send("jobs; fg\n")
+	p.Expect(t, "sleep 1000")
 	time.Sleep(300 * time.Millisecond)
-	p.send("\x03")
-	p.send("echo co''de $?\n")
-	p.expect(t, "code 130")
-	p.send("exit 4\n")
-	if code := p.wait(t); code != 4 {
+	p.Send("\x03")
+	p.Send("echo co''de $?\n")
+	p.Expect(t, "code 130")
+	p.Send("exit 4\n")
+	if code := p.Wait(t); code != 4 {
 		t.Errorf("exit code %d, want 4", code)
 	}
 }
 
 func TestExecTerminal(t *testing.T) {
 	id := start(t, "exec sleep 1000")
-	p := startPTY(t, docker.command("exec", "-it", id, "sh", "-c", "tty; while read x; do [ $x = q ] && exit 9; echo got $x; stty size; done"), 30, 90)
-	p.expect(t, "/dev/")
-	eventually(t, "the first size", func() bool { p.send("size\n"); return p.sees("30 90", 500*time.Millisecond) })
-	p.send("line\n")
-	p.expect(t, "got line")
-	p.send("q\n")
-	if code := p.wait(t); code != 9 {
+	p := harness.StartPTY(t, docker.command("exec", "-it", id, "sh", "-c", "tty; while read x; do [ $x = q ] && exit 9; echo got $x; stty size; done"), 30, 90)
+	p.Expect(t, "/dev/")
+	eventually(t, "the first size", func() bool { p.Send("size\n"); return p.Sees("30 90", 500*time.Millisecond) })
+	p.Send("line\n")
+	p.Expect(t, "got line")
+	p.Send("q\n")
+	if code := p.Wait(t); code != 9 {
 		t.Errorf("exit code %d, want 9", code)
 	}
 }

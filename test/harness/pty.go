@@ -1,4 +1,4 @@
-package docker
+package harness
 
 import (
 	"fmt"
@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pty is a command on a pseudo-terminal, whose output is collected and matched in order.
-type pty struct {
+// PTY is a command on a pseudo-terminal, whose output is collected and matched in order.
+type PTY struct {
 	master *os.File
 	cmd    *exec.Cmd
 
@@ -22,7 +22,8 @@ type pty struct {
 	out string // protected by mu: output that no expectation has consumed
 }
 
-func startPTY(t *testing.T, cmd *exec.Cmd, rows, cols uint16) *pty {
+// StartPTY starts a command on a new terminal of a size; it is killed at the end of the test.
+func StartPTY(t *testing.T, cmd *exec.Cmd, rows, cols uint16) *PTY {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
@@ -39,8 +40,8 @@ func startPTY(t *testing.T, cmd *exec.Cmd, rows, cols uint16) *pty {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pty{master: master, cmd: cmd}
-	p.resize(t, rows, cols)
+	p := &PTY{master: master, cmd: cmd}
+	p.Resize(t, rows, cols)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {
@@ -63,17 +64,19 @@ func startPTY(t *testing.T, cmd *exec.Cmd, rows, cols uint16) *pty {
 	return p
 }
 
-func (p *pty) send(s string) { p.master.WriteString(s) }
+// Send types text.
+func (p *PTY) Send(s string) { p.master.WriteString(s) }
 
-func (p *pty) resize(t *testing.T, rows, cols uint16) {
+// Resize changes the terminal's size.
+func (p *PTY) Resize(t *testing.T, rows, cols uint16) {
 	t.Helper()
 	if err := unix.IoctlSetWinsize(int(p.master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// sees waits for text and consumes the output up to its end.
-func (p *pty) sees(text string, limit time.Duration) bool {
+// Sees waits for text and consumes the output up to its end.
+func (p *PTY) Sees(text string, limit time.Duration) bool {
 	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
 		p.mu.Lock()
 		i := strings.Index(p.out, text)
@@ -90,16 +93,18 @@ func (p *pty) sees(text string, limit time.Duration) bool {
 	}
 }
 
-func (p *pty) expect(t *testing.T, text string) {
+// Expect is Sees for what must come.
+func (p *PTY) Expect(t *testing.T, text string) {
 	t.Helper()
-	if !p.sees(text, 30*time.Second) {
+	if !p.Sees(text, 30*time.Second) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		t.Fatalf("the terminal does not show %q; it shows %q", text, p.out)
 	}
 }
 
-func (p *pty) wait(t *testing.T) int {
+// Wait waits for the command's end and returns its exit code.
+func (p *PTY) Wait(t *testing.T) int {
 	t.Helper()
 	done := make(chan struct{})
 	go func() { p.cmd.Wait(); close(done) }()
