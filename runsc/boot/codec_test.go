@@ -60,7 +60,7 @@ func fill(r *rand.Rand, v reflect.Value, fd *int) {
 }
 
 func messages() []Message {
-	return []Message{new(Boot), new(GoferBoot), new(GoferReady), new(Container), new(Request), new(ExecRequest), new(Reply), new(Waiter)}
+	return []Message{new(Boot), new(GoferBoot), new(GoferReady), new(Container), new(Request), new(ExecRequest), new(ProfileRequest), new(Reply), new(Waiter)}
 }
 
 func TestRoundTrip(t *testing.T) {

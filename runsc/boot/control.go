@@ -1,5 +1,7 @@
 package boot
 
+import "time"
+
 // Kinds of frames. A request is answered by KindReply with the request's id.
 const (
 	KindReply Kind = iota
@@ -20,6 +22,7 @@ const (
 	KindQuery
 	KindDestroy
 	KindWaiter
+	KindProfile
 	kindCount
 )
 
@@ -80,6 +83,31 @@ func (r *ExecRequest) visit(c *coder) {
 	r.Process.visit(c)
 }
 
+// What a ProfileRequest asks for.
+const (
+	ProfileCPU    uint8 = iota // processor time of the sandbox process, as pprof reads it
+	ProfileHeap                // its Go heap, as pprof reads it
+	ProfileStacks              // the stacks of its goroutines, as text
+	profileCount
+)
+
+// Limits of a ProfileRequest and of its reply.
+const (
+	MaxProfileTime = time.Hour
+	MaxProfile     = 8 << 20
+)
+
+// ProfileRequest is the payload of KindProfile, which is about the sandbox process and not about one container.
+type ProfileRequest struct {
+	What     uint8
+	Duration int64 // nanoseconds; for ProfileCPU
+}
+
+func (r *ProfileRequest) visit(c *coder) {
+	c.enum(&r.What, profileCount)
+	c.i64(&r.Duration)
+}
+
 // Status is what became of a container.
 const (
 	StatusCreated uint8 = iota
@@ -96,6 +124,7 @@ type Reply struct {
 	Status    uint32 // KindWait: as wait4(2) reports it; KindQuery: StatusCreated...
 	Processes []ProcessInfo
 	Stats     Stats
+	Profile   string // KindProfile: at most MaxProfile bytes
 }
 
 func (r *Reply) visit(c *coder) {
@@ -107,6 +136,7 @@ func (r *Reply) visit(c *coder) {
 	c.u32(&r.Status)
 	parts(c, &r.Processes, 40)
 	r.Stats.visit(c)
+	c.str(&r.Profile)
 }
 
 // ProcessInfo describes a process as ps(1) would.

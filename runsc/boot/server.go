@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"husk/pkg/profile"
 )
 
 // maxInFlight bounds the requests of one connection that are being served at a time.
@@ -23,10 +25,15 @@ type Server struct {
 	// idle is closed when inFlight drops to 0 after closing is set; both guarded by mu.
 	closing bool
 	idle    chan struct{}
+	// ending is closed when closing is set: what takes its time ends early then.
+	ending chan struct{}
+	cpu    profile.CPU
 }
 
 // NewServer makes a server for k.
-func NewServer(k Kernel) *Server { return &Server{kernel: k, idle: make(chan struct{})} }
+func NewServer(k Kernel) *Server {
+	return &Server{kernel: k, idle: make(chan struct{}), ending: make(chan struct{})}
+}
 
 // Listen accepts connections on a listening socket until it fails; it owns fd.
 func (s *Server) Listen(fd int) error {
@@ -73,6 +80,7 @@ type peer struct {
 	s     *Server
 	c     *Conn
 	slots chan struct{} // one token per request in flight
+	left  chan struct{} // closed when the connection is
 
 	send sync.Mutex // serialises replies
 
@@ -89,7 +97,7 @@ type execID struct {
 
 // Serve answers the requests of one connection until it closes.
 func (s *Server) Serve(c *Conn) {
-	p := &peer{s: s, c: c, slots: make(chan struct{}, maxInFlight)}
+	p := &peer{s: s, c: c, slots: make(chan struct{}, maxInFlight), left: make(chan struct{})}
 	defer c.Close()
 	defer p.hangup()
 	for {
@@ -118,6 +126,7 @@ func (p *peer) hangup() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.gone = true
+	close(p.left)
 	for _, x := range p.attached {
 		p.s.kernel.Signal(x.container, x.pid, int32(unix.SIGKILL), false)
 	}
@@ -149,6 +158,7 @@ func (s *Server) end() {
 func (s *Server) Drain(timeout time.Duration) {
 	s.mu.Lock()
 	s.closing = true
+	close(s.ending)
 	idle := s.inFlight == 0
 	s.mu.Unlock()
 	if idle {
@@ -169,6 +179,8 @@ func (p *peer) handle(f *Frame) *Reply {
 		err = p.create(f)
 	case KindExec:
 		err = p.exec(f, r)
+	case KindProfile:
+		r.Profile, err = p.profile(f)
 	default:
 		var q Request
 		if err = decode(f, &q); err == nil {

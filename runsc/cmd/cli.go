@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -55,7 +56,7 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		createCommand(), deleteCommand(), doCommand(), eventsCommand(), execCommand(), featuresCommand(),
+		createCommand(), debugCommand(), deleteCommand(), doCommand(), eventsCommand(), execCommand(), featuresCommand(),
 		killCommand(), listCommand(), pauseCommand(), psCommand(), resumeCommand(), runCommand(),
 		specCommand(), startCommand(), stateCommand(), waitCommand(), execWaiterCommand(),
 	}
@@ -79,6 +80,9 @@ func (e *exitError) Unwrap() error { return e.err }
 // Main runs a command line and returns the exit code.
 func Main(argv []string) int {
 	start := boot.Now()
+	if len(argv) != 2 || argv[1] != "boot" {
+		runtime.MemProfileRate = 0 // only sandboxes live long enough to be asked for a profile
+	}
 	if len(argv) == 2 {
 		switch argv[1] {
 		case "boot":
