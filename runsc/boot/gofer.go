@@ -16,7 +16,7 @@ const goferCaps = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC
 
 // GoferMain is the gofer process.
 func GoferMain() int {
-	start := Now()
+	start := Enter()
 	setName("runsc-gofer")
 	c := NewConn(BootFD)
 	f, err := c.Recv()
@@ -30,7 +30,7 @@ func GoferMain() int {
 	}
 	l := &log.Logger{FD: g.Log, On: g.Log >= 0, Level: log.Debug}
 	t := NewTimeline("gofer", g.Epoch)
-	t.MarkAt("main entered", start)
+	t.MarkEntry(start)
 	cfg, err := confineGofer(g, t)
 	ready := GoferReady{}
 	if err != nil {

@@ -38,9 +38,13 @@ type Boot struct {
 	Epoch     int64
 	Container Container
 
-	// memoryFile is no part of the message.
+	// memoryFile and time are no part of the message.
 	memoryFile int
+	time       *Timeline
 }
+
+// Time is the sandbox's timeline; nil in tests.
+func (b *Boot) Time() *Timeline { return b.time }
 
 // MemoryFile is an empty file for the memory of applications, which the sandbox has made for itself; 0 without.
 func (b *Boot) MemoryFile() int { return b.memoryFile }

@@ -33,7 +33,7 @@ type sandbox struct {
 // Main is the sandbox process. It returns the exit code of the first container's first process, as
 // a shell would show it, or 128 when the sandbox could not be made (the launcher knows why then).
 func Main(newKernel NewKernel) int {
-	start := Now()
+	start := Enter()
 	setName("runsc-sandbox")
 	c, err := NewPollConn(BootFD)
 	if err != nil {
@@ -45,7 +45,8 @@ func Main(newKernel NewKernel) int {
 		return s.refuse(id, err)
 	}
 	s.time = NewTimeline("sandbox", s.boot.Epoch)
-	s.time.MarkAt("main entered", start)
+	s.boot.time = s.time
+	s.time.MarkEntry(start)
 	s.time.Mark("boot message received")
 	if p := &s.boot.Container.Process; p.Terminal {
 		// As leader of the terminal's session this process hears of its size, and of its end.

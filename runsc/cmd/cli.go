@@ -79,7 +79,7 @@ func (e *exitError) Unwrap() error { return e.err }
 
 // Main runs a command line and returns the exit code.
 func Main(argv []string) int {
-	start := boot.Now()
+	start := boot.Enter()
 	if len(argv) != 2 || argv[1] != "boot" {
 		runtime.MemProfileRate = 0 // only sandboxes live long enough to be asked for a profile
 	}
@@ -91,7 +91,8 @@ func Main(argv []string) int {
 			return boot.GoferMain()
 		}
 	}
-	e := &env{conf: config.Default(), log: &log.Logger{FD: 2, On: true, Level: log.Info}, time: boot.NewTimeline("runsc", start)}
+	e := &env{conf: config.Default(), log: &log.Logger{FD: 2, On: true, Level: log.Info}, time: boot.NewTimeline("runsc", start.At)}
+	e.time.MarkEntry(start)
 	if preserves(argv) {
 		e.inherited = container.FindInherited()
 	}

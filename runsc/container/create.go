@@ -172,6 +172,7 @@ func (n *Launched) prepare(l *sandbox.Launch, bc *boot.Container, attach []boot.
 	if err := n.Cgroup.Apply(resources, n.lenient); err != nil {
 		return err
 	}
+	o.Time.Mark("cgroup ready")
 	listen, err := sandbox.Listen(n.dir)
 	if err != nil {
 		return err

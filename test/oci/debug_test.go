@@ -76,3 +76,38 @@ func TestDebug(t *testing.T) {
 	}
 	b.fails([]string{"not running"}, "debug", "--stacks", id)
 }
+
+// TestTimeline checks that --debug tells of every phase of a container's life, each process's in order.
+func TestTimeline(t *testing.T) {
+	if isRunc() {
+		t.Skip("runc has no timeline")
+	}
+	b := newBundle(t, "true")
+	b.write()
+	r := b.call("--debug", "run", "--bundle", b.dir, newID())
+	if r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	for who, phases := range map[string][]string{
+		"runsc": {"main entered", "flags parsed", "config.json loaded", "sandbox ready", "state saved", "sandbox ended", "container deleted"},
+		"gofer": {"main entered", "attach points opened", "root is empty", "capabilities dropped", "seccomp filter installed"},
+		"sandbox": {"main entered", "boot message received", "root is empty", "capabilities dropped", "platform ready", "memory file mapped",
+			"kernel made", "seccomp filter installed", "gofer connected", "file systems mounted", "program loaded",
+			"first instruction of the application", "first system call of the application", "application exited"},
+	} {
+		rest := r.err
+		for _, p := range phases {
+			_, after, found := strings.Cut(rest, who+": "+p)
+			if !found {
+				t.Errorf("%s: %q is missing or out of order in\n%s", who, p, r.err)
+				break
+			}
+			rest = after
+		}
+	}
+	for _, p := range []string{"cgroup ready", "container directory ready", "sandbox process spawned", "gofer process spawned", "boot message sent", "gofer ready"} {
+		if !strings.Contains(r.err, "runsc: "+p) {
+			t.Errorf("runsc: %q is missing in\n%s", p, r.err)
+		}
+	}
+}

@@ -27,10 +27,11 @@ const maxDentries = 1 << 16
 
 // Guest is the sentry of a sandbox. It implements boot.Kernel.
 type Guest struct {
-	log *log.Logger
-	k   *kernel.Kernel
-	v   *vfs.VFS
-	mf  *memfile.File
+	log  *log.Logger
+	time *boot.Timeline
+	k    *kernel.Kernel
+	v    *vfs.VFS
+	mf   *memfile.File
 	// table is the system call table.
 	table *syscalls.Table
 	// host makes files of descriptors that the sandbox was given.
@@ -68,11 +69,16 @@ func New(b *boot.Boot, l *log.Logger) (boot.Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("platform %s: %w", b.Platform, err)
 	}
+	b.Time().Mark("platform ready")
+	if b.Debug {
+		p = &timedPlatform{Platform: p, time: b.Time()}
+	}
 	mf, err := memfile.New(memfile.Options{Limit: b.Memory, FD: b.MemoryFile()})
 	if err != nil {
 		return nil, fmt.Errorf("memory file: %w", err)
 	}
-	g := &Guest{log: l, v: vfs.New(maxDentries), mf: mf, table: syscalls.New(), containers: map[string]*container{}}
+	b.Time().Mark("memory file mapped")
+	g := &Guest{log: l, time: b.Time(), v: vfs.New(maxDentries), mf: mf, table: syscalls.New(), containers: map[string]*container{}}
 	cfg := kernel.Config{
 		Platform: p, MemFile: mf, VFS: g.v, NumCPU: int(b.NumCPU),
 		HostName: b.Container.Hostname, DomainName: b.Container.Domainname,
@@ -151,6 +157,7 @@ func (g *Guest) create(c *container) (err error) {
 	if c.gofer, err = gofer.NewClient(spec.Gofer); err != nil {
 		return fmt.Errorf("gofer: %w", err)
 	}
+	g.time.Mark("gofer connected")
 	l := &spec.Limits
 	cfg := kernel.ContainerConfig{ID: spec.ID, PIDsLimit: l.PIDs, Resources: kernel.Resources{
 		Memory: l.Memory, CPUQuota: l.CPUQuota, CPUPeriod: l.CPUPeriod, CPUShares: l.CPUShares, CPUs: l.CPUs, Mems: l.Mems,
@@ -169,6 +176,7 @@ func (g *Guest) create(c *container) (err error) {
 	if err := g.mountAll(c, cfg.PIDNS, cfg.IPC); err != nil {
 		return err
 	}
+	g.time.Mark("file systems mounted")
 	cfg.MountNS = c.ns
 	if c.ct, err = g.k.NewContainer(&cfg); err != nil {
 		return fmt.Errorf("container %s: %w", spec.ID, err)
@@ -180,6 +188,7 @@ func (g *Guest) create(c *container) (err error) {
 	if err != nil {
 		return err
 	}
+	g.time.Mark("program loaded")
 	if p.tty != nil {
 		if err := g.mountConsole(c, p.tty); err != nil {
 			return fmt.Errorf("/dev/console: %w", err)
