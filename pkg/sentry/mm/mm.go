@@ -47,6 +47,7 @@ type MemoryManager struct {
 	ops     []platform.MapOp      // changes of as that are being collected; empty when pagesMu is free
 	drops   []memfile.Range       // references to drop after ops have been applied; empty when pagesMu is free
 
+	hot     hotPages
 	peakRSS atomic.Uint64
 	minFlt  atomic.Uint64
 }

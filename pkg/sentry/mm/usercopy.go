@@ -44,6 +44,7 @@ func (m *MemoryManager) block(addr, n uint64, access platform.Perms, force bool)
 }
 
 func (m *MemoryManager) copyIn(addr uint64, dst []byte, force bool) (done int, err error) {
+	hot := uint64(0) // address of a page that is worth a copy
 	for done < len(dst) {
 		m.pagesMu.RLock()
 		for done < len(dst) {
@@ -55,6 +56,9 @@ func (m *MemoryManager) copyIn(addr uint64, dst []byte, force bool) (done int, e
 				done += copy(dst[done:], b)
 				continue
 			}
+			if m.hot.read(addr + uint64(done)) {
+				hot = addr + uint64(done)
+			}
 			k := copyHostIn(fd, dst[done:done+int(n)], off)
 			done += k
 			if uint64(k) < n {
@@ -63,6 +67,10 @@ func (m *MemoryManager) copyIn(addr uint64, dst []byte, force bool) (done int, e
 			}
 		}
 		m.pagesMu.RUnlock()
+		if hot != 0 {
+			m.keepHot(hot)
+			hot = 0
+		}
 		if done < len(dst) && m.fault(addr+uint64(done), platform.Read, force) != nil {
 			return done, errFault
 		}
@@ -251,7 +259,7 @@ func (m *MemoryManager) AppendString(b []byte, addr uint64, maxlen int) ([]byte,
 			}
 			continue
 		}
-		old := len(b)
+		old, hot := len(b), false
 		if fd == MemoryFile {
 			n = len(mem)
 			if end := bytes.IndexByte(mem, 0); end >= 0 {
@@ -268,8 +276,12 @@ func (m *MemoryManager) AppendString(b []byte, addr uint64, maxlen int) ([]byte,
 				m.pagesMu.RUnlock()
 				return b[:old], errFault
 			}
+			hot = m.hot.read(addr)
 		}
 		m.pagesMu.RUnlock()
+		if hot {
+			m.keepHot(addr)
+		}
 		if end := bytes.IndexByte(b[old:], 0); end >= 0 {
 			return b[:old+end], nil
 		} else if len(b)-old < n {
