@@ -20,7 +20,6 @@ const (
 	KindResize
 	KindStats
 	KindQuery
-	KindDestroy
 	KindWaiter
 	KindProfile
 	kindCount

@@ -187,6 +187,7 @@ func (s *sandbox) run() int {
 		s.log.Print(log.Error, "wait: "+err.Error())
 		return 128
 	}
+	s.server.DestroyMembers()
 	s.server.Drain(time.Second)
 	s.time.Mark("application exited")
 	s.time.Print(s.log)

@@ -28,11 +28,20 @@ type Server struct {
 	// ending is closed when closing is set: what takes its time ends early then.
 	ending chan struct{}
 	cpu    profile.CPU
+	// members are the containers that requests created; guarded by mu.
+	members map[*member]bool
+}
+
+// member is a container that a request created. Several things end it, at about the same time; it is destroyed once, since
+// by then its ID may be that of another.
+type member struct {
+	id   string
+	once sync.Once
 }
 
 // NewServer makes a server for k.
 func NewServer(k Kernel) *Server {
-	return &Server{kernel: k, idle: make(chan struct{}), ending: make(chan struct{})}
+	return &Server{kernel: k, idle: make(chan struct{}), ending: make(chan struct{}), members: make(map[*member]bool)}
 }
 
 // Listen accepts connections on a listening socket until it fails; it owns fd.
@@ -85,9 +94,9 @@ type peer struct {
 	send sync.Mutex // serialises replies
 
 	mu       sync.Mutex
-	attached []execID // processes that die with the connection; guarded by mu
-	created  []string // containers that do; guarded by mu
-	gone     bool     // the connection is closed; guarded by mu
+	attached []execID  // processes that die with the connection; guarded by mu
+	created  []*member // containers that do; guarded by mu
+	gone     bool      // the connection is closed; guarded by mu
 }
 
 type execID struct {
@@ -130,8 +139,8 @@ func (p *peer) hangup() {
 	for _, x := range p.attached {
 		p.s.kernel.Signal(x.container, x.pid, int32(unix.SIGKILL), false)
 	}
-	for _, id := range p.created {
-		p.s.kernel.Destroy(id)
+	for _, m := range p.created {
+		go p.s.destroy(m)
 	}
 }
 
@@ -151,6 +160,23 @@ func (s *Server) end() {
 	s.inFlight--
 	if s.closing && s.inFlight == 0 {
 		close(s.idle)
+	}
+}
+
+// destroy ends a container that a request created; it returns when that has ended.
+func (s *Server) destroy(m *member) {
+	m.once.Do(func() { s.kernel.Destroy(m.id) })
+	s.mu.Lock()
+	delete(s.members, m)
+	s.mu.Unlock()
+}
+
+// DestroyMembers begins to end every container that a request created, so that those who wait for them hear of their end.
+func (s *Server) DestroyMembers() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for m := range s.members {
+		go s.destroy(m)
 	}
 }
 
@@ -222,16 +248,20 @@ func (p *peer) create(f *Frame) error {
 		closeAll([]int{c.Lifeline})
 		return err
 	}
+	m := &member{id: c.ID}
+	p.s.mu.Lock()
+	p.s.members[m] = true
+	p.s.mu.Unlock()
 	p.mu.Lock()
-	p.created = append(p.created, c.ID)
+	p.created = append(p.created, m)
 	gone := p.gone
 	p.mu.Unlock()
 	if gone {
-		p.s.kernel.Destroy(c.ID)
+		p.s.destroy(m)
 	}
 	go func() {
 		if awaitHangup(c.Lifeline) {
-			p.s.kernel.Destroy(c.ID)
+			p.s.destroy(m)
 		}
 	}()
 	return nil
@@ -293,8 +323,6 @@ func (s *Server) simple(k Kind, q *Request, r *Reply) (err error) {
 		return s.kernel.Resize(q.Container, q.PID, uint16(q.Rows), uint16(q.Cols))
 	case KindStats:
 		r.Stats, err = s.kernel.Stats(q.Container)
-	case KindDestroy:
-		return s.kernel.Destroy(q.Container)
 	default:
 		return &Error{ErrUnsupported, fmt.Sprintf("unknown request %d", k)}
 	}

@@ -2,6 +2,7 @@ package boot
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 func control(t *testing.T, args ...string) (*Server, func(k Kind, m Message) (*Reply, error)) {
 	t.Helper()
 	k, _ := NewFake(&Boot{}, nil)
-	if err := k.Create(&Container{ID: "c", Process: Process{Args: args}}); err != nil {
+	if err := k.Create(&Container{ID: "c", Process: Process{Args: args, Stdio: [3]int{-1, -1, -1}}}); err != nil {
 		t.Fatal(err)
 	}
 	s := NewServer(k)
@@ -127,5 +128,70 @@ func TestServerDrain(t *testing.T) {
 	}
 	if _, err := call(KindStart, &Request{Container: "c"}); err == nil {
 		t.Error("a request was taken after Drain")
+	}
+}
+
+// countingKernel counts calls of Destroy.
+type countingKernel struct {
+	Kernel
+	destroyed atomic.Int32
+}
+
+func (k *countingKernel) Destroy(id string) error {
+	k.destroyed.Add(1)
+	return k.Kernel.Destroy(id)
+}
+
+// A further container ends with its gofer, with its connection or with the first container; it is destroyed once, however many of them end.
+func TestServerDestroysMembersOnce(t *testing.T) {
+	f, _ := NewFake(&Boot{}, nil)
+	k := &countingKernel{Kernel: f}
+	s := NewServer(k)
+	await := func() {
+		t.Helper()
+		for range 1000 {
+			if k.destroyed.Load() == 1 {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(20 * time.Millisecond)
+		if n := k.destroyed.Swap(0); n != 1 {
+			t.Fatalf("destroyed %d times", n)
+		}
+	}
+	for range 3 {
+		a, b := pair(t)
+		pc, err := NewPollConn(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan struct{})
+		go func() { s.Serve(pc); close(served) }()
+		c := NewConn(a)
+		var life [2]int
+		if err := unix.Pipe2(life[:], unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		null, _ := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		m := &Container{ID: "m", OverlayFile: -1, Gofer: null, Lifeline: life[0], Process: Process{Args: []string{"sleep", "60"}, Stdio: [3]int{-1, -1, -1}}}
+		if err := c.SendMessage(KindCreate, 1, m); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Recv(); err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(null)
+		unix.Close(life[0])
+		unix.Close(life[1]) // as if the gofer had died
+		await()
+		k.destroyed.Store(1) // the connection's end adds nothing
+		c.Close()
+		<-served
+		await()
+	}
+	s.DestroyMembers()
+	if n := k.destroyed.Load(); n != 0 {
+		t.Errorf("destroyed %d times after its end", n)
 	}
 }

@@ -3,9 +3,12 @@ package cmd
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"husk/runsc/boot"
 	"husk/runsc/container"
@@ -56,22 +59,39 @@ func psRows(list []boot.ProcessInfo, now time.Time) [][]string {
 	for _, p := range list {
 		start := time.Unix(0, p.Start)
 		stime := start.Format("15:04")
-		if now.Sub(start) > 24*time.Hour {
+		if start.Year() != now.Year() {
+			stime = start.Format("2006")
+		} else if now.Sub(start) > 24*time.Hour {
 			stime = start.Format("Jan02")
 		}
 		c := int64(0)
 		if age := now.Sub(start); age > 0 {
 			c = min(99, p.CPU*100/int64(age))
 		}
-		cpu := time.Duration(p.CPU)
-		uid := strconv.Itoa(int(p.UID))
-		if p.UID == 0 {
-			uid = "root"
-		}
 		rows = append(rows, []string{
-			uid, strconv.Itoa(int(p.PID)), strconv.Itoa(int(p.PPID)), strconv.Itoa(int(c)), stime, p.TTY,
-			time.Unix(0, 0).UTC().Add(cpu).Format("15:04:05"), p.Args,
+			strings.TrimPrefix(ownerName(int(p.UID)), "#"), strconv.Itoa(int(p.PID)), strconv.Itoa(int(p.PPID)), strconv.Itoa(int(c)), stime, plain(p.TTY),
+			cpuTime(time.Duration(p.CPU)), plain(p.Args),
 		})
 	}
 	return rows
+}
+
+// cpuTime is [days-]hours:minutes:seconds.
+func cpuTime(d time.Duration) string {
+	s := int64(d / time.Second)
+	out := fmt.Sprintf("%02d:%02d:%02d", s/3600%24, s/60%60, s%60)
+	if days := s / 86400; days > 0 {
+		out = strconv.FormatInt(days, 10) + "-" + out
+	}
+	return out
+}
+
+// plain replaces what could control a terminal: an application chooses its own command line.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == utf8.RuneError {
+			return '?'
+		}
+		return r
+	}, s)
 }

@@ -33,7 +33,13 @@ func standIn() int {
 	if err := boot.Decode(&f, boot.KindWaiter, &w); err != nil {
 		return 255
 	}
-	conn.Close()
+	go func() {
+		// The process that started this one tells it to live on; if it dies before, nobody knows of this one.
+		if f, err := conn.Recv(); err != nil || f.Kind != boot.KindDetach {
+			os.Exit(128 + int(unix.SIGKILL))
+		}
+		conn.Close()
+	}()
 	if w.TTY >= 0 {
 		// As leader of the terminal's session this process hears of its size, and of its end.
 		unix.IoctlSetInt(w.TTY, unix.TIOCSCTTY, 0)

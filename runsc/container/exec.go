@@ -92,55 +92,99 @@ func (c *Container) Exec(o *ExecOptions) (*Process, error) {
 
 // handOver starts the process that stands for p on the host, and gives it the connection that keeps p alive.
 func (p *Process) handOver(pidFile string, tty int) error {
-	pid, err := p.c.spawnWaiter(p.client, p.pid, tty)
+	w, err := p.c.spawnWaiter(p.client, p.pid, tty, p.c.placeLeniently)
 	if err == nil && pidFile != "" {
-		if err = writePIDFile(pidFile, pid); err != nil {
-			unix.Kill(pid, unix.SIGKILL)
-			unix.Wait4(pid, nil, 0, nil)
+		if err = writePIDFile(pidFile, w.pid); err != nil {
+			w.kill()
 		}
 	}
+	w.detach()
 	return err
 }
 
+// placeLeniently puts a process into the container's cgroups, if it has some and they are to be had.
+func (c *Container) placeLeniently(pid int) error {
+	if c.Cgroup == nil {
+		return nil
+	}
+	return c.Cgroup.Add(pid, true)
+}
+
+// waiter is a process that stands for one of a container's on the host, as long as this process holds it.
+type waiter struct {
+	pid    int
+	conn   *boot.Conn // nil once the waiter lives on its own
+	reaped bool
+	status unix.WaitStatus
+}
+
+// detach lets the waiter live on without this process.
+func (w *waiter) detach() {
+	if w.conn != nil {
+		w.conn.Send(boot.Frame{Kind: boot.KindDetach})
+		w.conn.Close()
+		w.conn = nil
+	}
+}
+
+func (w *waiter) kill() {
+	unix.Kill(w.pid, unix.SIGKILL)
+	w.wait()
+}
+
+func (w *waiter) wait() unix.WaitStatus {
+	for !w.reaped {
+		_, err := unix.Wait4(w.pid, &w.status, 0, nil)
+		w.reaped = err != unix.EINTR
+	}
+	return w.status
+}
+
 // spawnWaiter starts a process that stands for one of the container's on the host: it passes
-// signals on, ends with its exit code, and while it lives keeps client's connection open.
-func (c *Container) spawnWaiter(client *sandbox.Client, pid int32, tty int) (int, error) {
+// signals on, ends with its exit code, and while it lives keeps client's connection open. placed puts it into cgroups.
+// Until it is detached it ends with this process.
+func (c *Container) spawnWaiter(client *sandbox.Client, pid int32, tty int, placed func(pid int) error) (_ waiter, err error) {
 	control, err := c.connect()
 	if err != nil {
-		return 0, err
+		return waiter{}, err
 	}
 	defer control.Close()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return 0, fmt.Errorf("socketpair: %w", err)
+		return waiter{}, fmt.Errorf("socketpair: %w", err)
 	}
-	conn := boot.NewConn(pair[0])
-	defer conn.Close()
+	w := waiter{conn: boot.NewConn(pair[0])}
+	defer func() {
+		if err != nil {
+			w.conn.Close()
+		}
+	}()
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		unix.Close(pair[1])
-		return 0, err
+		return waiter{}, err
 	}
 	defer unix.Close(null)
 	n := uintptr(null)
-	host, err := syscall.ForkExec("/proc/self/exe", []string{"runsc", WaiterVerb}, &syscall.ProcAttr{
+	w.pid, err = syscall.ForkExec("/proc/self/exe", []string{"runsc", WaiterVerb}, &syscall.ProcAttr{
 		Dir:   "/",
 		Files: []uintptr{n, n, n, uintptr(pair[1])},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	unix.Close(pair[1])
 	if err != nil {
-		return 0, fmt.Errorf("start the waiting process: %w", err)
+		return waiter{}, fmt.Errorf("start the waiting process: %w", err)
 	}
-	err = conn.SendMessage(boot.KindWaiter, 0, &boot.Waiter{
-		Container: c.ID, PID: pid, Wait: client.FD(), Control: control.FD(), TTY: tty,
-	})
+	if err = placed(w.pid); err == nil {
+		err = w.conn.SendMessage(boot.KindWaiter, 0, &boot.Waiter{
+			Container: c.ID, PID: pid, Wait: client.FD(), Control: control.FD(), TTY: tty,
+		})
+	}
 	if err != nil {
-		unix.Kill(host, unix.SIGKILL)
-		unix.Wait4(host, nil, 0, nil)
-		return 0, fmt.Errorf("start the waiting process: %w", err)
+		w.kill()
+		return waiter{}, fmt.Errorf("start the waiting process: %w", err)
 	}
-	return host, nil
+	return w, nil
 }
 
 // Wait waits for the process's end and returns its exit code.

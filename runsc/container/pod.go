@@ -116,9 +116,7 @@ func inOwnNamespace(pid int, file string) bool {
 // keeps the connection open with which the container goes.
 type member struct {
 	*sandbox.Member
-	pid    int
-	reaped bool
-	status unix.WaitStatus
+	waiter waiter
 }
 
 // join creates the container in the sandbox of host.
@@ -141,38 +139,31 @@ func (n *Launched) join(host *Container, l *sandbox.Launch) (holder, error) {
 	if p := &l.Boot.Container.Process; p.Terminal {
 		tty = p.Stdio[0]
 	}
-	pid, err := n.spawnWaiter(m.Client(), 0, tty)
+	w, err := n.spawnWaiter(m.Client(), 0, tty, n.place)
 	if err != nil {
 		m.Kill()
 		return nil, err
 	}
-	return &member{Member: m, pid: pid}, nil
+	return &member{Member: m, waiter: w}, nil
 }
 
-func (m *member) PID() int          { return m.pid }
+func (m *member) PID() int          { return m.waiter.pid }
 func (m *member) LastWords() string { return "" }
 
 func (m *member) Detach() error {
+	m.waiter.detach()
 	m.Member.Detach()
 	return nil
 }
 
 func (m *member) Kill() {
-	unix.Kill(m.pid, unix.SIGKILL)
-	m.reap()
+	m.waiter.kill()
 	m.Member.Kill()
-}
-
-func (m *member) reap() {
-	for !m.reaped {
-		_, err := unix.Wait4(m.pid, &m.status, 0, nil)
-		m.reaped = err != unix.EINTR
-	}
 }
 
 func (m *member) Wait() unix.WaitStatus {
 	m.Client().Close() // the waiting process has it too
-	m.reap()
+	ws := m.waiter.wait()
 	m.Reap()
-	return m.status
+	return ws
 }

@@ -241,3 +241,45 @@ func TestSpecAndFeatures(t *testing.T) {
 	}
 	b.must("--help")
 }
+
+// TestPS wants the columns of ps -f, with whole command lines and the real start time, in a table; and the process that stands for the
+// container on the host in JSON.
+func TestPS(t *testing.T) {
+	b := newBundle(t, "sh", "-c", "busybox sh -c 'while :; do sleep 1000; done' 'a b' & exec busybox sh -c 'while :; do sleep 1000; done' \"$(echo -e 'x\\033[2Jy')\"")
+	b.process()["user"] = map[string]any{"uid": 65534, "gid": 65534}
+	begin := time.Now()
+	id := b.running()
+	var lines []string
+	until(t, "four processes", func() bool {
+		lines = strings.Split(strings.TrimSuffix(b.must("ps", id), "\n"), "\n")
+		return len(lines) == 5 && strings.Count(strings.Join(lines, "\n"), "sleep 1000\n") > 0
+	})
+	if f := strings.Join(strings.Fields(lines[0]), " "); f != "UID PID PPID C STIME TTY TIME CMD" {
+		t.Errorf("columns: %s", f)
+	}
+	var cmds []string
+	for _, l := range lines[1:] {
+		f := strings.Fields(l)
+		if len(f) < 8 {
+			t.Fatalf("line %q", l)
+		}
+		if f[0] != "nobody" || f[5] != "?" || !strings.HasPrefix(f[6], "00:00:0") {
+			t.Errorf("line %q", l)
+		}
+		if s := f[4]; s != begin.Format("15:04") && s != time.Now().Format("15:04") {
+			t.Errorf("start time %s in %q", s, l)
+		}
+		cmds = append(cmds, l[strings.Index(l, f[6])+len(f[6])+1:])
+		if strings.ContainsAny(l, "\x1b\x00") {
+			t.Errorf("the table has control characters: %q", l)
+		}
+	}
+	for _, want := range []string{"busybox sh -c while :; do sleep 1000; done a b", "busybox sh -c while :; do sleep 1000; done x?[2Jy", "sleep 1000"} {
+		if !strings.Contains(strings.Join(cmds, "\n"), want) {
+			t.Errorf("no %q in %q", want, cmds)
+		}
+	}
+	if out := strings.TrimSpace(b.must("ps", "--format", "json", id)); isRunc() && !strings.Contains(out, itoa(b.pid(id))) || !isRunc() && out != fmt.Sprintf("[%d]", b.pid(id)) {
+		t.Errorf("ps --format json: %s", out)
+	}
+}

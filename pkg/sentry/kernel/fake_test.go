@@ -284,6 +284,14 @@ func elf(entry uint64) []byte {
 // spawn starts f as a process.
 func (w *world) spawn(f program) *kernel.ThreadGroup {
 	w.t.Helper()
+	tg := w.create(f)
+	w.k.StartProcess(tg)
+	return tg
+}
+
+// create makes a process of f that waits to be started.
+func (w *world) create(f program) *kernel.ThreadGroup {
+	w.t.Helper()
 	entry := w.p.add(f)
 	name := "/" + string(rune('a'+entry%26)) + time.Now().Format("150405.000000000")
 	fd, err := w.v.Open(w.ctx, vfs.Path{}, name, &vfs.OpenOptions{Flags: unix.O_CREAT | unix.O_WRONLY, Mode: 0755})
@@ -298,7 +306,6 @@ func (w *world) spawn(f program) *kernel.ThreadGroup {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.k.StartProcess(tg)
 	return tg
 }
 

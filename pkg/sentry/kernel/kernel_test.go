@@ -345,3 +345,15 @@ func TestHotPathsAllocateNothing(t *testing.T) {
 		}
 	})
 }
+
+// A process that is killed before it starts ends all the same, without running.
+func TestKilledBeforeStart(t *testing.T) {
+	w := newWorld(t)
+	tg := w.create(func(th *thread) { t.Error("it runs") })
+	tg.Kill()
+	w.expect(tg, int32(unix.SIGKILL))
+	w.k.StartProcess(tg)
+	if n, _, _ := w.ct.PIDs(); n != 0 {
+		t.Errorf("%d tasks are left", n)
+	}
+}

@@ -128,7 +128,7 @@ func (k *Kernel) linkFirst(t *Task, a *CreateProcessArgs) (*ThreadGroup, error) 
 	t.newLimits = nil
 	g.hand = newSignalHandlers()
 	g.oomAdj.Store(a.OOMScoreAdj)
-	g.execed = true
+	g.execed, g.unstarted = true, true
 	g.newSession()
 	t.publishIDs()
 	t.counted(1)
@@ -149,4 +149,16 @@ func (k *Kernel) linkFirst(t *Task, a *CreateProcessArgs) (*ThreadGroup, error) 
 }
 
 // StartProcess lets a process made by CreateProcess run.
-func (k *Kernel) StartProcess(tg *ThreadGroup) { k.start(tg.Leader()) }
+func (k *Kernel) StartProcess(tg *ThreadGroup) {
+	tg.mu.Lock()
+	defer tg.mu.Unlock()
+	tg.wakeUp()
+}
+
+// wakeUp starts a process that has not been started; one that is killed before starts only to end. The caller holds tg.mu.
+func (tg *ThreadGroup) wakeUp() {
+	if tg.unstarted {
+		tg.unstarted = false
+		tg.k.start(tg.tasks[0])
+	}
+}

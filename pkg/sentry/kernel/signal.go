@@ -362,6 +362,7 @@ func (tg *ThreadGroup) groupExitLocked(status int32) {
 		t.sig.stopPending = false
 		t.setWork(workExit)
 	}
+	tg.wakeUp()
 }
 
 // groupExit is groupExitLocked for callers without the lock; the first caller's status counts.

@@ -60,6 +60,7 @@ type ThreadGroup struct {
 	exiting    atomic.Bool
 	killed     atomic.Bool // by SIGKILL
 	groupExec  bool        // exec kills the other threads
+	unstarted  bool        // made by CreateProcess, and waiting for StartProcess
 	unkillable bool        // PID 1: no default actions from inside
 	stop       groupStop
 	deadAcct   rusage               // of released threads

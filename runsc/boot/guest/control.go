@@ -1,7 +1,22 @@
 package guest
 
 import (
+	"bytes"
+	"fmt"
+	"sort"
+
+	"golang.org/x/sys/unix"
+
+	"husk/pkg/sentry/clock"
+	"husk/pkg/sentry/fsimpl/devpts"
+	"husk/pkg/sentry/fsimpl/proc"
 	"husk/runsc/boot"
+)
+
+// maxCommandLine bounds what ps shows of a command line, maxCommandLines of all of them together: they fit into one message.
+const (
+	maxCommandLine  = 4096
+	maxCommandLines = 8 << 20
 )
 
 // Processes implements boot.Kernel.
@@ -11,21 +26,40 @@ func (g *Guest) Processes(id string) ([]boot.ProcessInfo, error) {
 		return nil, err
 	}
 	ns := c.ct.PIDNS()
+	sinceBoot := clock.Now(unix.CLOCK_REALTIME) - clock.Now(unix.CLOCK_BOOTTIME)
 	var out []boot.ProcessInfo
-	for _, tg := range c.ct.Groups(nil) {
-		if tg.Exited() {
-			continue
-		}
-		use := tg.Usage()
-		t := tg.AnyTask()
+	groups := c.ct.Groups(nil)
+	limit := min(maxCommandLine, maxCommandLines/max(1, len(groups)))
+	for _, tg := range groups {
+		t := tg.Leader()
 		if t == nil {
 			continue
 		}
-		out = append(out, boot.ProcessInfo{
-			PID: tg.IDIn(ns), PPID: tg.ParentIDIn(ns), Threads: uint32(tg.NumThreads()), UID: uint32(t.Credentials().RUID), State: 'S',
-			CPU: use.UTime + use.STime, TTY: "?", Args: t.Name(),
-		})
+		use := tg.Usage()
+		info := boot.ProcessInfo{
+			PID: tg.IDIn(ns), PPID: tg.ParentIDIn(ns), Threads: uint32(tg.NumThreads()), UID: uint32(t.Credentials().EUID), State: t.State(),
+			CPU: use.UTime + use.STime, Start: t.StartTime() + sinceBoot, TTY: "?",
+		}
+		if tty := tg.PlacementIn(ns).TTY; unix.Major(tty) == devpts.Major {
+			info.TTY = fmt.Sprintf("pts/%d", unix.Minor(tty))
+		}
+		args := []byte(nil)
+		if live := tg.AnyTask(); live != nil {
+			if m := live.MM(); m != nil {
+				args = bytes.TrimRight(proc.CommandLine(m, limit), "\x00")
+			}
+		}
+		switch {
+		case tg.Exited():
+			info.Args = "[" + t.Name() + "] <defunct>"
+		case len(args) == 0:
+			info.Args = "[" + t.Name() + "]"
+		default:
+			info.Args = string(bytes.ReplaceAll(args, []byte{0}, []byte{' '}))
+		}
+		out = append(out, info)
 	}
+	sort.Slice(out, func(i, j int) bool { return out[i].PID < out[j].PID })
 	return out, nil
 }
 

@@ -50,10 +50,25 @@ type container struct {
 	// seccomp is the compiled filter of the container's processes.
 	seccomp [][]unix.SockFilter
 
+	// gone is closed when the container has been destroyed, or could not be made.
+	gone chan struct{}
+	// life is held for reading while a process is added, so that none is added to a container that is being destroyed.
+	life  sync.RWMutex
+	phase phase // protected by life
+
 	mu      sync.Mutex
 	procs   map[int32]*process // protected by mu: what Create and Exec started, by process ID
 	started bool               // protected by mu
 }
+
+// phase is how far the life of a container is.
+type phase uint8
+
+const (
+	inCreation phase = iota
+	alive
+	dying
+)
 
 // process is a process that the sandbox was asked to start.
 type process struct {
@@ -112,16 +127,6 @@ func newPlatform(name string) (platform.Platform, error) {
 	return nil, fmt.Errorf("unknown platform; it is systrap or ptrace")
 }
 
-// find returns a container.
-func (g *Guest) find(id string) (*container, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if c := g.containers[id]; c != nil {
-		return c, nil
-	}
-	return nil, &boot.Error{Code: boot.ErrNoContainer, Text: "container does not exist in the sandbox"}
-}
-
 // process finds a process that was started by Create (0) or Exec.
 func (g *Guest) process(id string, pid int32) (*container, *process, error) {
 	c, err := g.find(id)
@@ -136,21 +141,14 @@ func (g *Guest) process(id string, pid int32) (*container, *process, error) {
 	return c, nil, &boot.Error{Code: boot.ErrNoProcess, Text: "no such process"}
 }
 
-// Create implements boot.Kernel.
-func (g *Guest) Create(spec *boot.Container) error {
-	c := &container{spec: spec, procs: map[int32]*process{}}
-	if err := g.create(c); err != nil {
-		g.release(c)
-		return err
-	}
-	g.mu.Lock()
-	g.containers[spec.ID] = c
-	g.mu.Unlock()
-	return nil
-}
-
 func (g *Guest) create(c *container) (err error) {
 	spec := c.spec
+	handedOver := false
+	defer func() {
+		if !handedOver {
+			closeFDs(&spec.Process)
+		}
+	}()
 	if c.seccomp, err = g.compileSeccomp(spec.Seccomp); err != nil {
 		return err
 	}
@@ -184,18 +182,19 @@ func (g *Guest) create(c *container) (err error) {
 	if err := g.applySysctls(c); err != nil {
 		return err
 	}
+	handedOver = true
 	p, err := g.newProcess(c, &spec.Process)
 	if err != nil {
 		return err
 	}
 	g.time.Mark("program loaded")
+	c.procs[0] = p
+	c.procs[p.group.IDIn(cfg.PIDNS)] = p
 	if p.tty != nil {
 		if err := g.mountConsole(c, p.tty); err != nil {
 			return fmt.Errorf("/dev/console: %w", err)
 		}
 	}
-	c.procs[0] = p
-	c.procs[p.group.ID()] = p
 	return nil
 }
 
@@ -218,24 +217,16 @@ func (g *Guest) join(cfg *kernel.ContainerConfig, joins []boot.Join) error {
 	return nil
 }
 
-// release frees what a container holds.
-func (g *Guest) release(c *container) {
-	if c.ct != nil {
-		g.k.RemoveContainer(c.spec.ID)
-	}
-	if c.ns != nil {
-		c.ns.DecRef()
-	}
-	if c.gofer != nil {
-		c.gofer.Shutdown()
-	}
-}
-
 // Start implements boot.Kernel.
 func (g *Guest) Start(id string) error {
 	c, err := g.find(id)
 	if err != nil {
 		return err
+	}
+	c.life.RLock()
+	defer c.life.RUnlock()
+	if c.phase != alive {
+		return errDying
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -253,6 +244,12 @@ func (g *Guest) Exec(id string, spec *boot.Process) (int32, error) {
 	if err != nil {
 		closeFDs(spec)
 		return 0, err
+	}
+	c.life.RLock()
+	defer c.life.RUnlock()
+	if c.phase != alive {
+		closeFDs(spec)
+		return 0, errDying
 	}
 	p, err := g.newProcess(c, spec)
 	if err != nil {
@@ -294,26 +291,6 @@ func (g *Guest) Signal(id string, pid, sig int32, all bool) error {
 		return &boot.Error{Code: boot.ErrNoProcess, Text: "process already finished"}
 	}
 	return err
-}
-
-// Destroy implements boot.Kernel.
-func (g *Guest) Destroy(id string) error {
-	c, err := g.find(id)
-	if err != nil {
-		return err
-	}
-	groups := c.ct.Groups(nil)
-	for _, tg := range groups {
-		tg.Kill()
-	}
-	for _, tg := range groups {
-		tg.WaitExited()
-	}
-	g.mu.Lock()
-	delete(g.containers, id)
-	g.mu.Unlock()
-	g.release(c)
-	return nil
 }
 
 // rootContext is a context of the sentry itself with all rights, for work on a container's mounts.

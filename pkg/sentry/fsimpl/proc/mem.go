@@ -205,4 +205,12 @@ func argWindow(m *mm.MemoryManager) (start, end uint64) {
 	return i.ArgStart, i.ArgStart + uint64(n)
 }
 
+// CommandLine is the start of a process's command line, NUL bytes and all, of at most max bytes.
+func CommandLine(m *mm.MemoryManager, max int) []byte {
+	start, end := argWindow(m)
+	b := make([]byte, min(end-start, uint64(max)))
+	n, _ := m.Seq(start, uint64(len(b))).Forced().CopyIn(b)
+	return b[:n]
+}
+
 func openCmdline(e *env, _ uint32) (vfs.FileImpl, error) { return &cmdlineFile{e.taskRef}, nil }
