@@ -37,7 +37,7 @@ apps oci docker containerd: all
 	$(GO) test -count=1 -v ./test/$@
 
 bench: all
-	$(GO) run ./tools/bench -runsc bin/runsc
+	$(GO) run ./tools/bench -runsc bin/runsc -write docs
 
 docs: all
 	bin/runsc help syscalls >docs/syscalls.md

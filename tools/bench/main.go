@@ -4,76 +4,93 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 )
 
 func main() {
-	runsc := flag.String("runsc", "bin/runsc", "the runtime to measure")
-	runc := flag.String("runc", "runc", "the runtime to compare with")
-	rounds := flag.Int("rounds", 20, "rounds of the start-up measurement")
-	only := flag.String("only", "startup,memory,syscalls", "what to measure")
-	platforms := flag.String("platforms", "systrap,ptrace", "platforms to measure")
-	write := flag.String("write", "", "file to write the tables to, as Markdown")
+	var o options
+	flag.StringVar(&o.runsc, "runsc", "bin/runsc", "the runtime to measure")
+	flag.StringVar(&o.runc, "runc", "runc", "the runtime to compare with")
+	flag.StringVar(&o.only, "only", "startup,memory,micro,programs", "what to measure, separated by commas; nothing to only print or write")
+	flag.StringVar(&o.rows, "rows", "", "rows of micro and programs to measure, separated by commas (default: all)")
+	flag.IntVar(&o.rounds, "rounds", 0, "rounds of each measurement (default: 50 for startup, 9 for micro, 5 for programs)")
+	flag.StringVar(&o.store, "store", ".cache/bench", "directory where results are kept")
+	flag.StringVar(&o.write, "write", "", "directory to write performance.md and performance.svg to")
 	flag.Parse()
-	if err := bench(*runsc, *runc, *only, strings.Split(*platforms, ","), *rounds, *write); err != nil {
+	if err := bench(&o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func bench(runsc, runc, only string, platforms []string, rounds int, write string) error {
-	runsc, err := filepath.Abs(runsc)
+type options struct {
+	runsc, runc, only, rows, store, write string
+	rounds                                int
+}
+
+// parts are what can be measured, in the order of the report.
+var parts = []struct {
+	name    string
+	measure func(w *world, o *options, s *store) error
+}{
+	{"startup", measureStartup},
+	{"programs", measurePrograms},
+	{"micro", measureMicro},
+	{"memory", measureMemory},
+}
+
+func bench(o *options) error {
+	s, err := openStore(o.store)
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "hb")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	w := &world{dir: dir, runtimes: []runtime{{"runc", []string{runc, "--root", filepath.Join(dir, "runc")}}}}
-	for _, p := range platforms {
-		w.runtimes = append(w.runtimes, runtime{p, []string{runsc, "--root", filepath.Join(dir, p), "--platform=" + p}})
-	}
-	if err := w.makeRootfs(); err != nil {
-		return err
-	}
-	var tables []*table
-	for _, part := range strings.Split(only, ",") {
-		var t *table
-		switch part {
-		case "startup":
-			t, err = w.startup(rounds)
-		case "memory":
-			t, err = w.memory()
-		case "syscalls":
-			t, err = w.syscalls()
-		default:
-			err = fmt.Errorf("-only: %q is not one of startup, memory, syscalls", part)
-		}
+	if o.only != "" {
+		w, err := newWorld(o.runsc, o.runc)
 		if err != nil {
 			return err
 		}
-		t.print(os.Stdout)
-		tables = append(tables, t)
+		defer w.close()
+		for _, name := range strings.Split(o.only, ",") {
+			found := false
+			for _, p := range parts {
+				if p.name != name {
+					continue
+				}
+				found = true
+				if err := p.measure(w, o, s); err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+				if err := s.save(); err != nil {
+					return err
+				}
+			}
+			if !found {
+				return fmt.Errorf("-only: there is no part %q", name)
+			}
+		}
 	}
-	if write == "" {
+	for _, t := range s.tables() {
+		t.print(os.Stdout)
+	}
+	if o.write == "" {
 		return nil
 	}
-	f, err := os.Create(write)
-	if err != nil {
+	if err := os.WriteFile(filepath.Join(o.write, "performance.md"), markdown(s), 0o644); err != nil {
 		return err
 	}
-	fmt.Fprintf(f, "# Performance\n\nWritten by `go run ./tools/bench -write %s`; every column of a table was measured in the same run.\nHost: %s.\n", write, hostName())
-	for _, t := range tables {
-		t.markdown(f)
-	}
-	return f.Close()
+	return os.WriteFile(filepath.Join(o.write, "performance.svg"), chart(s), 0o644)
 }
 
-func hostName() string {
-	out, _ := exec.Command("uname", "-srm").Output()
-	return strings.TrimSpace(string(out))
+// wanted says whether -rows selects a row.
+func (o *options) wanted(row string) bool {
+	return o.rows == "" || strings.Contains(","+o.rows+",", ","+row+",")
+}
+
+// times is the number of rounds.
+func (o *options) times(normally int) int {
+	if o.rounds > 0 {
+		return o.rounds
+	}
+	return normally
 }
