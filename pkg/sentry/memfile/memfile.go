@@ -101,6 +101,8 @@ type AllocOpts struct {
 	Align, Phase uint64
 	// Overwrite promises to overwrite every byte at once, if the range comes Dirty.
 	Overwrite bool
+	// Recycle is for small ranges that are going to be written soon: pages that the host has given before, zeroed, if there are some.
+	Recycle bool
 }
 
 // New makes a memory file. Errors are those of memfd_create(2) and mmap(2).
@@ -201,6 +203,23 @@ func (f *File) Slice(off, n uint64) []byte {
 // Allocate gives a range of n bytes (a multiple of the page size) that reads as zeros, with one
 // reference. ENOMEM where the file or its limit is exhausted.
 func (f *File) Allocate(n uint64, o AllocOpts) (Range, error) {
+	r, err := f.allocate(n, o)
+	if r.Dirty && !o.Overwrite {
+		if f.WriteAt(zeros[:n], r.Off) != nil {
+			f.DecRef(r)
+			return Range{}, unix.ENOMEM
+		}
+		r.Dirty = false
+	}
+	return r, err
+}
+
+// zeros is what clears a cached range; immutable. The sentry's page tables may lack the range, and a fault for each page costs more than one
+// system call.
+var zeros [cachedRange]byte
+
+// allocate is Allocate, but for the zeroing.
+func (f *File) allocate(n uint64, o AllocOpts) (Range, error) {
 	if n == 0 || n&pageMask != 0 || n > f.size {
 		return Range{}, unix.EINVAL
 	}
@@ -208,7 +227,7 @@ func (f *File) Allocate(n uint64, o AllocOpts) (Range, error) {
 	phase := o.Phase & (align - 1) &^ pageMask
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if o.Overwrite && len(f.cache) > 0 {
+	if (o.Overwrite || o.Recycle) && len(f.cache) > 0 {
 		if r, ok := f.takeCached(n); ok {
 			return r, nil
 		}
@@ -245,23 +264,29 @@ func (f *File) Allocate(n uint64, o AllocOpts) (Range, error) {
 	return Range{Off: off, Len: n}, nil
 }
 
-// takeCached takes n bytes out of the cache; mu is held.
+// takeCached takes n bytes out of the cache, of a range of that size if there is one; mu is held.
 func (f *File) takeCached(n uint64) (Range, bool) {
+	best := -1
 	for i := len(f.cache) - 1; i >= 0; i-- {
-		c := &f.cache[i]
-		if c.Len < n {
-			continue
+		if have := f.cache[i].Len; have == n {
+			best = i
+			break
+		} else if have > n && best < 0 {
+			best = i
 		}
-		r := Range{Off: c.Off, Len: n, Dirty: true}
-		if c.Off, c.Len = c.Off+n, c.Len-n; c.Len == 0 {
-			f.cache = append(f.cache[:i], f.cache[i+1:]...)
-		}
-		f.cacheBytes -= n
-		f.allocated.Add(n)
-		f.setRefs(r, 1)
-		return r, true
 	}
-	return Range{}, false
+	if best < 0 {
+		return Range{}, false
+	}
+	c := &f.cache[best]
+	r := Range{Off: c.Off, Len: n, Dirty: true}
+	if c.Off, c.Len = c.Off+n, c.Len-n; c.Len == 0 {
+		f.cache = append(f.cache[:best], f.cache[best+1:]...)
+	}
+	f.cacheBytes -= n
+	f.allocated.Add(n)
+	f.setRefs(r, 1)
+	return r, true
 }
 
 // setRefs changes the count of a range whose count is zero; mu is held.

@@ -107,6 +107,34 @@ func TestOverwrite(t *testing.T) {
 	}
 }
 
+func TestRecycle(t *testing.T) {
+	f := open(t)
+	var old [3]Range
+	for i := range old {
+		old[i], _ = f.Allocate(uint64(4-i)*4096, AllocOpts{})
+		for j := range f.Slice(old[i].Off, old[i].Len) {
+			f.Slice(old[i].Off, old[i].Len)[j] = 1
+		}
+	}
+	for _, r := range old {
+		f.DecRef(r)
+	}
+	for i, pages := range []uint64{3, 4, 1} { // the last is a part of what is left, of two pages
+		r, err := f.Allocate(pages*4096, AllocOpts{Recycle: true})
+		if want := old[[]int{1, 0, 2}[i]].Off; err != nil || r.Dirty || r.Off != want {
+			t.Fatalf("%+v %v instead of offset %#x", r, err, want)
+		}
+		for j, b := range f.Slice(r.Off, r.Len) {
+			if b != 0 {
+				t.Fatalf("byte %d is %d", j, b)
+			}
+		}
+	}
+	if r, err := f.Allocate(8<<20, AllocOpts{Recycle: true}); err != nil || r.Dirty {
+		t.Fatal(r, err)
+	}
+}
+
 func TestLimit(t *testing.T) {
 	f, err := New(Options{Size: 1 << 30, Limit: 8 << 20})
 	if err != nil {

@@ -18,6 +18,9 @@ const (
 	// cowUnit is how much is copied around a write to a shared page: a fault costs as much as copying some
 	// pages, and neighbours tend to be written, too.
 	cowUnit = 64 << 10
+	// smallRegion is the largest anonymous region that is mapped with all its pages at its first fault: the host's faults, one for each
+	// page, take longer than zeroing some pages that may not be needed.
+	smallRegion = 64 << 10
 	// hugePage is the size of the host's huge pages; larger extents are congruent with it.
 	hugePage = 2 << 20
 )
@@ -232,6 +235,8 @@ func (m *MemoryManager) fillAnon(seg *vmaSeg, addr uint64, populate bool) error 
 			if seg.Val.has(vmaNoHugePage | vmaStack | vmaGrowsDown) {
 				o.Phase += arch.PageSize
 			}
+		} else if end-start <= smallRegion && !seg.Val.has(vmaNoHugePage|vmaStack|vmaGrowsDown) {
+			o.Recycle, populate = true, true
 		}
 		r, err := m.file.Allocate(end-start, o)
 		if err != nil {
