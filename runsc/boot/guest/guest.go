@@ -25,6 +25,16 @@ import (
 // maxDentries bounds the dentry cache: a walk over a million files must not keep a million dentries.
 const maxDentries = 1 << 16
 
+// cacheSize is the size of the dentry cache. A cached name of a file of the host costs its gofer a descriptor, and gofers have the
+// limit of this process, which the host may not have allowed to be raised: some of it stays for files in use.
+func cacheSize() int {
+	var lim unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) != nil {
+		return maxDentries
+	}
+	return int(min(maxDentries, max(lim.Cur/4*3, 256)))
+}
+
 // Guest is the sentry of a sandbox. It implements boot.Kernel.
 type Guest struct {
 	log  *log.Logger
@@ -93,7 +103,7 @@ func New(b *boot.Boot, l *log.Logger) (boot.Kernel, error) {
 		return nil, fmt.Errorf("memory file: %w", err)
 	}
 	b.Time().Mark("memory file mapped")
-	g := &Guest{log: l, time: b.Time(), v: vfs.New(maxDentries), mf: mf, table: syscalls.New(), containers: map[string]*container{}}
+	g := &Guest{log: l, time: b.Time(), v: vfs.New(cacheSize()), mf: mf, table: syscalls.New(), containers: map[string]*container{}}
 	cfg := kernel.Config{
 		Platform: p, MemFile: mf, VFS: g.v, NumCPU: int(b.NumCPU),
 		HostName: b.Container.Hostname, DomainName: b.Container.Domainname,
