@@ -21,6 +21,7 @@ const (
 	KindStats
 	KindQuery
 	KindWaiter
+	KindUpdate
 	KindProfile
 	kindCount
 )
@@ -105,6 +106,18 @@ type ProfileRequest struct {
 func (r *ProfileRequest) visit(c *coder) {
 	c.enum(&r.What, profileCount)
 	c.i64(&r.Duration)
+}
+
+// UpdateRequest is the payload of KindUpdate.
+type UpdateRequest struct {
+	Container string
+	// Limits are the new ones: what is 0 or empty stays, -1 (for CPUPeriod and CPUShares 0) is none.
+	Limits Limits
+}
+
+func (r *UpdateRequest) visit(c *coder) {
+	c.str(&r.Container)
+	r.Limits.visit(c)
 }
 
 // Status is what became of a container.

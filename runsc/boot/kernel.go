@@ -28,6 +28,8 @@ type Kernel interface {
 	Resize(id string, pid int32, rows, cols uint16) error
 	// Stats tells what the container uses.
 	Stats(id string) (Stats, error)
+	// Update changes limits; see UpdateRequest.
+	Update(id string, l *Limits) error
 	// Destroy kills what runs in the container and frees it.
 	Destroy(id string) error
 }

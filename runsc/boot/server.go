@@ -205,6 +205,11 @@ func (p *peer) handle(f *Frame) *Reply {
 		err = p.create(f)
 	case KindExec:
 		err = p.exec(f, r)
+	case KindUpdate:
+		var q UpdateRequest
+		if err = decode(f, &q); err == nil {
+			err = p.s.kernel.Update(q.Container, &q.Limits)
+		}
 	case KindProfile:
 		r.Profile, err = p.profile(f)
 	default:

@@ -1,10 +1,12 @@
 package cgroup
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // minMemory is the least memory limit that is passed on to the host: the sentry itself lives on it
@@ -19,37 +21,55 @@ const pidSlack = 512
 // HostPIDs is the limit of host tasks for a container's limit of tasks.
 func HostPIDs(limit int64) int64 { return 2*limit + pidSlack }
 
-// setting is a value for a file of a controller.
-type setting struct{ controller, file, value string }
+// setting is a value for a file of a controller; an optional one is left out where the host has no such file.
+type setting struct {
+	controller, file, value string
+	optional                bool
+}
+
+// isV2 says whether the limits are those of the unified hierarchy.
+func (p *Paths) isV2() bool {
+	return len(p.V1) == 0 || p.V1["memory"] == "" && p.V1["cpu"] == "" && p.V1["pids"] == ""
+}
 
 // Apply sets the limits. With lenient, what cannot be set is left out.
 func (p *Paths) Apply(r *specs.LinuxResources, lenient bool) error {
 	if r == nil {
 		return nil
 	}
-	var list []setting
-	var err error
-	v2 := len(p.V1) == 0 || p.V1["memory"] == "" && p.V1["cpu"] == "" && p.V1["pids"] == ""
-	if v2 {
-		list, err = unified(r)
-	} else {
-		list, err = version1(r)
-	}
+	list, err := p.settings(r)
 	if err != nil {
 		return err
 	}
 	for _, s := range list {
-		dir := p.V2
-		if !v2 {
-			dir = p.V1[s.controller]
+		if err := p.set(s); err != nil && !lenient {
+			return err
 		}
-		err := errNoController
-		if dir != "" {
-			err = write(dir, s.file, s.value)
-		}
-		if err != nil && !lenient {
-			return fmt.Errorf("cgroup limit %s=%s: %w", s.file, s.value, err)
-		}
+	}
+	return nil
+}
+
+func (p *Paths) settings(r *specs.LinuxResources) ([]setting, error) {
+	if p.isV2() {
+		return unified(r)
+	}
+	return version1(r)
+}
+
+func (p *Paths) set(s setting) error {
+	dir := p.V2
+	if !p.isV2() {
+		dir = p.V1[s.controller]
+	}
+	err := errNoController
+	if dir != "" {
+		err = write(dir, s.file, s.value)
+	}
+	if s.optional && errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cgroup limit %s=%s: %w", s.file, s.value, err)
 	}
 	return nil
 }
@@ -62,7 +82,7 @@ func memoryValue(n int64) string {
 }
 
 func version1(r *specs.LinuxResources) (list []setting, err error) {
-	add := func(controller, file, value string) { list = append(list, setting{controller, file, value}) }
+	add := func(controller, file, value string) { list = append(list, setting{controller, file, value, false}) }
 	if m := r.Memory; m != nil {
 		if m.Limit != nil && *m.Limit != 0 {
 			add("memory", "memory.limit_in_bytes", memoryValue(*m.Limit))
@@ -96,6 +116,12 @@ func version1(r *specs.LinuxResources) (list []setting, err error) {
 		if c.Quota != nil && *c.Quota != 0 {
 			add("cpu", "cpu.cfs_quota_us", strconv.FormatInt(*c.Quota, 10))
 		}
+		if c.RealtimePeriod != nil && *c.RealtimePeriod != 0 {
+			add("cpu", "cpu.rt_period_us", strconv.FormatUint(*c.RealtimePeriod, 10))
+		}
+		if c.RealtimeRuntime != nil && *c.RealtimeRuntime != 0 {
+			add("cpu", "cpu.rt_runtime_us", strconv.FormatInt(*c.RealtimeRuntime, 10))
+		}
 		if c.Cpus != "" {
 			add("cpuset", "cpuset.cpus", c.Cpus)
 		}
@@ -107,6 +133,10 @@ func version1(r *specs.LinuxResources) (list []setting, err error) {
 		add("pids", "pids.max", n)
 	}
 	if b := r.BlockIO; b != nil {
+		if b.Weight != nil && *b.Weight != 0 {
+			// It is there with one of the host's I/O schedulers only.
+			list = append(list, setting{"blkio", "blkio.bfq.weight", strconv.Itoa(int(*b.Weight)), true})
+		}
 		throttle := func(file string, devs []specs.LinuxThrottleDevice) {
 			for _, d := range devs {
 				add("blkio", file, fmt.Sprintf("%d:%d %d", d.Major, d.Minor, d.Rate))
@@ -132,7 +162,7 @@ func pidsLimit(r *specs.LinuxResources) (string, bool) {
 }
 
 func unified(r *specs.LinuxResources) (list []setting, err error) {
-	add := func(file, value string) { list = append(list, setting{"", file, value}) }
+	add := func(file, value string) { list = append(list, setting{"", file, value, false}) }
 	orMax := func(n int64) string {
 		if n < 0 {
 			return "max"
@@ -184,6 +214,9 @@ func unified(r *specs.LinuxResources) (list []setting, err error) {
 	}
 	if n, ok := pidsLimit(r); ok {
 		add("pids.max", n)
+	}
+	if b := r.BlockIO; b != nil && b.Weight != nil && *b.Weight != 0 {
+		list = append(list, setting{"", "io.bfq.weight", strconv.Itoa(int(*b.Weight)), true})
 	}
 	for k, v := range r.Unified {
 		add(k, v)

@@ -58,7 +58,7 @@ func commands() []command {
 	return []command{
 		createCommand(), debugCommand(), deleteCommand(), doCommand(), eventsCommand(), execCommand(), featuresCommand(),
 		killCommand(), listCommand(), pauseCommand(), psCommand(), resumeCommand(), runCommand(),
-		specCommand(), startCommand(), stateCommand(), waitCommand(), execWaiterCommand(),
+		specCommand(), startCommand(), stateCommand(), updateCommand(), waitCommand(), execWaiterCommand(),
 	}
 }
 

@@ -206,6 +206,49 @@ func (c *Container) Resume() error {
 	return c.save()
 }
 
+// Update changes the limits of the container, on the host first; what is 0 or empty in r stays as it is.
+func (c *Container) Update(r *specs.LinuxResources) error {
+	if st := c.CurrentStatus(); st == Stopped || st == Creating {
+		return ErrNotRunning
+	}
+	if c.Cgroup == nil {
+		return errors.New("the container has no cgroup")
+	}
+	err := c.Cgroup.Update(r)
+	if serr := c.save(); err == nil { // the cgroups may be more now
+		err = serr
+	}
+	if err != nil {
+		return err
+	}
+	q := boot.UpdateRequest{Container: c.ID}
+	if r.Pids != nil && r.Pids.Limit != nil {
+		q.Limits.PIDs = *r.Pids.Limit
+	}
+	if r.Memory != nil && r.Memory.Limit != nil {
+		q.Limits.Memory = *r.Memory.Limit
+	}
+	if u := r.CPU; u != nil {
+		if u.Quota != nil {
+			q.Limits.CPUQuota = *u.Quota
+		}
+		if u.Period != nil {
+			q.Limits.CPUPeriod = *u.Period
+		}
+		if u.Shares != nil {
+			q.Limits.CPUShares = *u.Shares
+		}
+		q.Limits.CPUs, q.Limits.Mems = u.Cpus, u.Mems
+	}
+	cl, err := c.connect()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	_, err = cl.Call(boot.KindUpdate, &q)
+	return err
+}
+
 // Processes lists what runs in the container.
 func (c *Container) Processes() ([]boot.ProcessInfo, error) {
 	if c.CurrentStatus() == Stopped {

@@ -84,7 +84,7 @@ type Kernel struct {
 	nsInode   atomic.Uint64
 	unknown   [MaxSyscall + 1]atomic.Uint32 // calls of unknown numbers; the last counts what is out of range
 	load      loadAverage
-	memTotal  uint64        // immutable once tasks run: see SetMemory
+	memTotal  atomic.Uint64 // see SetMemory
 	memUsed   func() uint64 // immutable once tasks run
 	exitHooks []func(*Task) // immutable once tasks run: see OnTaskExit
 	extra     sync.Map      // values of upper layers by key; see Value

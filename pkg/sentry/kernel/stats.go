@@ -48,11 +48,18 @@ func (k *Kernel) RunningTasks() int {
 }
 
 // SetMemory says what the sandbox's memory limit is and how to find out what is used, in bytes; without it the host's memory shows.
-func (k *Kernel) SetMemory(total uint64, used func() uint64) { k.memTotal, k.memUsed = total, used }
+// The total may change later (SetTotalMemory).
+func (k *Kernel) SetMemory(total uint64, used func() uint64) {
+	k.memTotal.Store(total)
+	k.memUsed = used
+}
+
+// SetTotalMemory changes the limit that shows, in bytes; 0 is none, and the host's memory shows. Any goroutine.
+func (k *Kernel) SetTotalMemory(total uint64) { k.memTotal.Store(total) }
 
 // Memory is the sandbox's memory in bytes: all, and what is free (sysinfo(2), /proc/meminfo).
 func (k *Kernel) Memory() (total, free uint64) {
-	total = k.memTotal
+	total = k.memTotal.Load()
 	if total == 0 {
 		var s unix.Sysinfo_t
 		if unix.Sysinfo(&s) != nil {

@@ -70,7 +70,7 @@ type File struct {
 	fd    int     // immutable
 	base  uintptr // immutable: where the sentry has it mapped; 0: nowhere
 	size  uint64  // immutable
-	limit uint64  // immutable
+	limit atomic.Uint64
 
 	mu sync.Mutex
 	// used maps the ranges that must not be handed out to their counts; protected by mu.
@@ -126,7 +126,8 @@ func New(o Options) (*File, error) {
 		return nil, err
 	}
 	if o.Unmapped {
-		f := &File{fd: fd, size: o.Size, limit: o.Limit, kick: make(chan struct{}, 1), done: make(chan struct{})}
+		f := &File{fd: fd, size: o.Size, kick: make(chan struct{}, 1), done: make(chan struct{})}
+		f.SetLimit(o.Limit)
 		go f.reclaimer()
 		return f, nil
 	}
@@ -149,10 +150,14 @@ func New(o Options) (*File, error) {
 	}
 	advise(base, o.Size, unix.MADV_DONTFORK)
 	advise(base, o.Size, unix.MADV_DONTDUMP)
-	f := &File{fd: fd, base: uintptr(base), size: o.Size, limit: o.Limit, kick: make(chan struct{}, 1), done: make(chan struct{})}
+	f := &File{fd: fd, base: uintptr(base), size: o.Size, kick: make(chan struct{}, 1), done: make(chan struct{})}
+	f.SetLimit(o.Limit)
 	go f.reclaimer()
 	return f, nil
 }
+
+// SetLimit changes Options.Limit, in bytes; what is in use stays.
+func (f *File) SetLimit(n uint64) { f.limit.Store(n) }
 
 // advise is madvise(2); the advice is an optimisation, so errors do not matter.
 func advise(p unsafe.Pointer, n uint64, how int) {
@@ -232,9 +237,9 @@ func (f *File) allocate(n uint64, o AllocOpts) (Range, error) {
 			return r, nil
 		}
 	}
-	if f.limit != 0 {
+	if limit := f.limit.Load(); limit != 0 {
 		if f.unchecked += n; f.unchecked >= limitStep || n >= limitStep {
-			if u, err := f.Usage(); err == nil && u >= f.limit {
+			if u, err := f.Usage(); err == nil && u >= limit {
 				return Range{}, unix.ENOMEM
 			}
 			f.unchecked = 0

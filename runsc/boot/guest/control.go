@@ -2,6 +2,7 @@ package guest
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"sort"
 
@@ -32,8 +33,8 @@ func (g *Guest) Processes(id string) ([]boot.ProcessInfo, error) {
 	limit := min(maxCommandLine, maxCommandLines/max(1, len(groups)))
 	for _, tg := range groups {
 		t := tg.Leader()
-		if t == nil {
-			continue
+		if t == nil || tg.Exited() {
+			continue // zombies are in no cgroup, and so not in runc's list either
 		}
 		use := tg.Usage()
 		info := boot.ProcessInfo{
@@ -49,13 +50,8 @@ func (g *Guest) Processes(id string) ([]boot.ProcessInfo, error) {
 				args = bytes.TrimRight(proc.CommandLine(m, limit), "\x00")
 			}
 		}
-		switch {
-		case tg.Exited():
-			info.Args = "[" + t.Name() + "] <defunct>"
-		case len(args) == 0:
+		if info.Args = string(bytes.ReplaceAll(args, []byte{0}, []byte{' '})); info.Args == "" {
 			info.Args = "[" + t.Name() + "]"
-		default:
-			info.Args = string(bytes.ReplaceAll(args, []byte{0}, []byte{' '}))
 		}
 		out = append(out, info)
 	}
@@ -88,6 +84,36 @@ func (g *Guest) Resize(id string, pid int32, rows, cols uint16) error {
 		return err
 	}
 	p.tty.Resize(rows, cols)
+	return nil
+}
+
+// Update implements boot.Kernel.
+func (g *Guest) Update(id string, l *boot.Limits) error {
+	c, err := g.find(id)
+	if err != nil {
+		return err
+	}
+	none := func(n int64) int64 { return max(n, 0) } // -1 is no limit, which the kernel's 0 is
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if l.PIDs != 0 {
+		c.ct.SetPIDsLimit(none(l.PIDs))
+	}
+	r := c.ct.Resources()
+	if l.Memory != 0 {
+		r.Memory = none(l.Memory)
+		if id == g.first {
+			g.mf.SetLimit(uint64(r.Memory))
+			g.k.SetTotalMemory(uint64(r.Memory))
+		}
+	}
+	if l.CPUQuota != 0 {
+		r.CPUQuota = none(l.CPUQuota)
+	}
+	r.CPUPeriod = cmp.Or(l.CPUPeriod, r.CPUPeriod)
+	r.CPUShares = cmp.Or(l.CPUShares, r.CPUShares)
+	r.CPUs, r.Mems = cmp.Or(l.CPUs, r.CPUs), cmp.Or(l.Mems, r.Mems)
+	c.ct.SetResources(r)
 	return nil
 }
 

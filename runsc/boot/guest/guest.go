@@ -47,6 +47,9 @@ type Guest struct {
 	// host makes files of descriptors that the sandbox was given.
 	host *hostfile.Host
 
+	// first is the ID of the sandbox's first container, whose limit of memory is the sandbox's.
+	first string
+
 	mu         sync.Mutex
 	containers map[string]*container // protected by mu
 }
@@ -113,12 +116,11 @@ func New(b *boot.Boot, l *log.Logger) (boot.Kernel, error) {
 	if g.k, err = kernel.New(cfg); err != nil {
 		return nil, fmt.Errorf("kernel: %w", err)
 	}
-	if b.Memory != 0 {
-		g.k.SetMemory(b.Memory, func() uint64 {
-			n, _ := mf.Usage()
-			return n
-		})
-	}
+	g.k.SetMemory(b.Memory, func() uint64 {
+		n, _ := mf.Usage()
+		return n
+	})
+	g.first = b.Container.ID
 	g.host = hostfile.NewHost(g.v)
 	g.register()
 	if b.Strace {
