@@ -113,6 +113,9 @@ type Context interface {
 	// Interrupt makes the current or the next Switch return EventInterrupt soon (at once if the
 	// thread waits to run). Callable from any goroutine; calls coalesce.
 	Interrupt()
+	// Blocked says that the sentry blocks the thread, so that the next Switch may be far. It is a hint, of the goroutine
+	// that calls Switch.
+	Blocked()
 	// ReadFP copies the thread's extended state into buf in the standard (non-compacted) XSAVE
 	// format; WriteFP replaces it. len(buf) is Platform.FPStateSize. A hostile header is sanitised by WriteFP
 	// (EINVAL where XRSTOR would fault). A new context has the processor's initial state.

@@ -83,6 +83,9 @@ func (c *context) takeInterrupt() bool {
 	return was
 }
 
+// Blocked implements platform.Context. Its threads sleep anyway.
+func (c *context) Blocked() {}
+
 // Interrupt implements platform.Context.
 func (c *context) Interrupt() {
 	c.mu.Lock()

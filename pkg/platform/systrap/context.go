@@ -54,7 +54,7 @@ func (c *context) Switch(as platform.AddressSpace, regs *arch.Registers) (platfo
 		if c.interrupt.Load() != 0 {
 			t.kick()
 		}
-		t.wait(running, &c.interrupt)
+		t.wait(running)
 		t.leave()
 		if a.dead.Load() {
 			return platform.Event{}, errDead
@@ -79,6 +79,23 @@ func (t *thread) again() {
 	t.slot.mode = modeSigreturn
 }
 
+// Blocked implements platform.Context: the stub thread need not spin. It may as long as nobody else wants its processor, as
+// waking a processor that idles costs more than waking one that does not, if the last times were short.
+func (c *context) Blocked() {
+	t := c.thread
+	if t == nil || t.as.dead.Load() {
+		return
+	}
+	p := &c.p.pace
+	t.blocked = true
+	cpu := &p.cpu[t.cpu%cpuSlots]
+	if u := cpu.last.Load(); uint64(t.spin.block) >= spinBlockMax*p.ticks || u != t && u != nil && atomic.LoadUint32(&u.inside) != 0 {
+		t.rest()
+	} else if u := cpu.idle.Swap(t); u != nil && u != t {
+		u.rest()
+	}
+}
+
 // Interrupt implements platform.Context.
 func (c *context) Interrupt() {
 	if c.interrupt.Swap(1) != 0 {
@@ -101,6 +118,7 @@ func (c *context) bind(a *addressSpace) (*thread, error) {
 		return nil, err
 	}
 	c.thread = t
+	t.interrupt = &c.interrupt
 	c.current.Store(t)
 	t.live = false
 	t.frame(c.state)
@@ -132,6 +150,7 @@ func (c *context) Release() {
 	if t := c.thread; t != nil {
 		c.current.Store(nil)
 		c.thread = nil
+		t.rest()
 		t.as.give(t)
 	}
 	c.state = nil
@@ -159,8 +178,11 @@ func (t *thread) save() error {
 	t.slot.mode = modeSave
 	var now atomic.Uint32
 	now.Store(1)
+	context := t.interrupt
+	t.interrupt = &now
 	t.resume(0)
-	t.wait(0, &now)
+	t.wait(0)
+	t.interrupt = context
 	if t.as.dead.Load() {
 		return errDead
 	}

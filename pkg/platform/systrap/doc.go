@@ -13,7 +13,7 @@
 //
 // All threads of all stub processes run under one seccomp filter, installed once by the zygote (filter.go). It
 // turns every system call into SIGSYS but for what the signal handler needs (futex waits and wakes, rt_sigreturn,
-// arch_prctl of the segment bases), none of which harms anyone but the caller, and calls made with
+// arch_prctl of the segment bases, ringing the reactor), none of which harms anyone but the caller, and calls made with
 // a secret of 96 bits in argument bits that the kernel ignores.
 //
 // The secret lives in registers of the memory thread only, the first thread of each stub process. That thread
@@ -30,7 +30,14 @@
 // # Hand-off
 //
 // A slot has two words (layout.go): the sentry says go in one, the thread says stop in the other; each side spins on the other's
-// word for a while and then sleeps in futex(2), after it said so in the word. handoff.go decides who spins when.
+// word for a while and then sleeps. handoff.go decides who spins when. The goroutine of a context that does not spin
+// parks, and the reactor wakes it (reactor.go); a running application thread costs no thread of the sentry.
+//
+// What costs most is to make another processor do something: an interrupt takes 30 us in a virtual machine. So stub threads stay
+// away from the sentry's processor while there are enough, a thread whose context is blocked spins until its
+// processor is needed, and then it wakes the thread that needs it, which is cheap there. For that the word a
+// thread sleeps on lies in a page that all stub processes can read: they can wake each other's threads without need, and no more.
+//
 // The thread of a context stays with it, with the extended state in its signal frame or, after a patched call,
 // in the processor, until the context runs in another address space.
 //
@@ -50,7 +57,8 @@
 //	  addressSpace.frozen   keeps contexts out of application code; likewise
 //	    (locks of mm)
 //	      addressSpace.mu   the ring, the thread lists
-//	        addressSpace.life
+//	        reactor.mu
+//	          addressSpace.life
 //	        systrap.mu, stubMemory.mu
 //
 // The package must not import anything of the sentry.

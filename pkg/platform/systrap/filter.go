@@ -32,13 +32,14 @@ const (
 	toPrctl
 	toSixth
 	toThird
+	toWrite
 )
 
 // filter is the program that all stub threads run under. Calls from anywhere but the stub's text trap.
 // In the text (where a hostile application may jump with any registers) it allows what only
-// harms the caller: futex waits and wakes, rt_sigreturn, segment bases, yielding; and with the secret
+// harms the caller: futex waits and wakes, rt_sigreturn, segment bases, yielding, ringing the doorbell; and with the secret
 // what the memory thread executes.
-func filter(s secret) []unix.SockFilter {
+func filter(s secret, doorbell int) []unix.SockFilter {
 	const (
 		ld  = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
 		jeq = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
@@ -55,6 +56,7 @@ func filter(s secret) []unix.SockFilter {
 		{code: jeq, k: unix.AUDIT_ARCH_X86_64, no: toTrap},
 		{code: ld, k: dataNr},
 		{code: jeq, k: unix.SYS_FUTEX, yes: toFutex},
+		{code: jeq, k: unix.SYS_WRITE, yes: toWrite},
 		{code: jeq, k: unix.SYS_RT_SIGRETURN, yes: toAllow},
 		{code: jeq, k: unix.SYS_SCHED_YIELD, yes: toAllow},
 		{code: jeq, k: unix.SYS_ARCH_PRCTL, yes: toPrctl},
@@ -79,13 +81,15 @@ func filter(s secret) []unix.SockFilter {
 		{target: toFutex, code: ld, k: dataArgs + 8*1},
 		{code: jeq, k: 0, yes: toAllow}, // FUTEX_WAIT
 		{code: jeq, k: 1, yes: toAllow, no: toTrap},
+		{target: toWrite, code: ld, k: dataArgs},
+		{code: jeq, k: uint32(doorbell), yes: toAllow, no: toTrap},
 		{target: toPrctl, code: ld, k: dataArgs},
 		{code: jeq, k: archSetGs, yes: toAllow},
 		{code: jeq, k: archSetFs, yes: toAllow, no: toTrap},
 		{target: toTrap, code: ret, k: unix.SECCOMP_RET_TRAP},
 		{target: toAllow, code: ret, k: unix.SECCOMP_RET_ALLOW},
 	}
-	var at [7]int
+	var at [8]int
 	for i, r := range rules {
 		if r.target != 0 {
 			at[r.target] = i

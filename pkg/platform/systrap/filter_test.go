@@ -11,7 +11,7 @@ import (
 // TestFilter holds what the filter lets a hostile application do in the stub's text, and what only the secret opens.
 func TestFilter(t *testing.T) {
 	s := secret{0x11111111, 0x22222222, 0x33333333}
-	prog := filter(s)
+	prog := filter(s, 9)
 	if err := seccomp.Check(prog); err != nil {
 		t.Fatal(err)
 	}
@@ -61,6 +61,11 @@ func TestFilter(t *testing.T) {
 	for op := range uint64(512) {
 		if got := run(unix.SYS_FUTEX, in, unix.AUDIT_ARCH_X86_64, [6]uint64{1: op}); got != (op < 2) {
 			t.Errorf("futex operation %d: %v", op, got)
+		}
+	}
+	for fd := range uint64(512) {
+		if got := run(unix.SYS_WRITE, in, unix.AUDIT_ARCH_X86_64, [6]uint64{0: fd}); got != (fd == 9) {
+			t.Errorf("write to %d: %v", fd, got)
 		}
 	}
 	for code := uint64(0x1000); code < 0x6000; code++ {

@@ -11,14 +11,19 @@ import (
 // Who waits for the other side spins for a while, since waking a processor that idles in a
 // virtual machine costs 50 us, and then sleeps. Spinning pays only where the other side is running on another
 // processor and will be done soon. Each thread predicts that from its past, separately for the
-// two directions; times are time stamps of both sides, so that they do not contain the wake-ups.
+// two directions; times are time stamps of both sides, so that they do not contain the wake-ups of the sentry. Those that
+// contain one of the thread do not count.
 
 // Longest times to spin, in microseconds. Chosen by the cost of what they save, a wake-up of an idle processor:
 // a service that takes longer usually blocks, a stretch of application code that takes longer hides the cost of
-// the wake-up.
+// the wake-up. A thread whose context is blocked keeps its processor awake for the next one. Where contexts in application code need all processors, only the shortest stretches are worth one.
 const (
 	spinServiceMax = 50
+	spinBlockMax   = 100
 	spinRunMax     = 200
+	spinRunBusy    = 20
+	// spinPiece is how long a goroutine spins before it lets others run. A system call right behind another takes less.
+	spinPiece = 5
 )
 
 // pace holds what the machine can do, and how busy it is with this platform's threads.
@@ -30,14 +35,15 @@ type pace struct {
 	affinity unix.CPUSet   // processors of the sentry, and of all application threads; immutable
 	pauses   uint32        // rounds of the spin loop per microsecond; immutable
 	_        [40]byte
-	running  atomic.Int32 // contexts in application code
+	running  atomic.Int32       // contexts in application code
+	cpu      [cpuSlots]cpuState // by processor
 }
 
 // calibrate measures the time stamp counter and the spin loop; it takes the best of a few tries of about 10 us.
 func (p *pace) calibrate() {
 	unix.SchedGetaffinity(0, &p.affinity)
 	p.poll, p.patience = unix.Timespec{Sec: 1}, 10
-	p.cpus = int32(min(runtime.NumCPU(), runtime.GOMAXPROCS(0)))
+	p.cpus = int32(runtime.NumCPU())
 	const rounds = 300
 	var zero uint32
 	bestNs, bestTicks := int64(1<<62), uint64(0)
@@ -54,25 +60,21 @@ func (p *pace) calibrate() {
 	p.pauses = uint32(max(rounds*1000/bestNs, 1))
 }
 
-// spinState is what a thread's past says about its future. Scores are saturating counters: above 0
-// means that most waits are short.
+// spinState is what a thread's past says about its future, in time stamps.
 type spinState struct {
-	resumed uint64 // time stamp
-	run     int8   // score of stretches of application code
-	service int8   // score of the sentry's answers
+	resumed uint64  // when it was told to go last
+	run     average // of stretches of application code
+	service average // of the sentry's answers, without
+	block   average // those for which it blocked the thread
 }
 
-const (
-	scoreMax  = 8
-	scoreMiss = 3 // a miss weighs as much as so many hits
-)
+// average is a moving average; each new value has the weight of a quarter.
+type average uint64
 
-func (p *pace) score(s *int8, ticks uint64, limit uint64) {
-	if ticks < limit*p.ticks {
-		*s = min(*s+1, scoreMax)
-	} else {
-		*s = max(*s-scoreMiss, -scoreMax)
-	}
+// add counts ticks; what is longer than four times the limit of interest counts as that, so that one
+// long time ends the spinning, and a few short ones bring it back.
+func (a *average) add(ticks, limit uint64) {
+	*a += average(min(ticks, 4*limit))/4 - *a/4
 }
 
 // enter counts the thread as running, and tells Interrupt and freeze that it will be. The count is a full barrier.
@@ -90,47 +92,121 @@ func (t *thread) leave() {
 func (t *thread) resume(running int32) {
 	s, p := t.slot, &t.as.p.pace
 	now := rdtsc()
-	p.score(&t.spin.service, now-s.tsc, spinServiceMax)
+	if t.blocked {
+		t.blocked = false
+		t.spin.block.add(now-s.tsc, spinBlockMax*p.ticks)
+	} else {
+		t.spin.service.add(now-s.tsc, spinServiceMax*p.ticks)
+	}
 	t.spin.resumed = now
 	spin := uint32(0)
-	if t.spin.service >= 0 && running < p.cpus {
-		spin = spinServiceMax * p.pauses
+	if uint64(t.spin.service) < spinServiceMax*p.ticks && running <= p.cpus {
+		spin = spinBlockMax * p.pauses
 	}
-	s.spin, s.peer = spin, cpuNumber()
+	cpu := cpuNumber()
+	s.spin, s.peer = spin, cpu
 	t.seq = (t.seq + 1) & seqMask
-	if atomic.SwapUint32(&s.goSeq, t.seq)&asleep != 0 {
-		futexWake(&s.goSeq)
+	if last := &p.cpu[t.cpu%cpuSlots].last; last.Load() != t {
+		last.Store(t)
+	}
+	if atomic.LoadUint32(&s.goSeq)&asleep != 0 {
+		t.keepAway(cpu, running)
+	}
+	if t.woken = atomic.SwapUint32(&s.goSeq, t.seq)&asleep != 0; t.woken {
+		t.rouse()
+	} else if u := p.cpu[t.cpu%cpuSlots].idle.Swap(nil); u != nil && u != t {
+		u.rest()
 	}
 }
+
+// rest ends the spinning of a thread that has nothing to do.
+func (t *thread) rest() { atomic.StoreUint32(&t.slot.spin, 0) }
+
+// rouse wakes the thread. Where another thread spins that has nothing to do, on the processor that t is to run on, that one
+// does it before it goes to sleep: waking a thread of another processor takes an interrupt, which costs 30 us in a virtual
+// machine. It may be hostile, so see insist.
+func (t *thread) rouse() {
+	atomic.AddUint32(t.word, 1)
+	u := t.as.p.pace.cpu[t.cpu%cpuSlots].idle.Swap(nil)
+	if u == nil || u == t || t.hint == noWord || atomic.LoadUint32(&u.slot.spin) == 0 || atomic.LoadUint32(&u.slot.goSeq)&asleep != 0 {
+		futexWake(t.word)
+		return
+	}
+	t.waker = u
+	atomic.StoreUint64(&u.slot.wake, t.wordAddr())
+	u.rest()
+}
+
+// insist wakes the thread if the one that should do it did not.
+func (t *thread) insist() {
+	if t.waker == nil {
+		return
+	}
+	t.waker = nil
+	if atomic.LoadUint32(&t.slot.sleeping) != 0 {
+		futexWake(t.word)
+	}
+}
+
+// keepAway moves a sleeping thread to where it does not need the processor of the sentry, so that the two can hand over
+// without sleeping; as long as there are enough processors, or the thread needs none for long.
+func (t *thread) keepAway(cpu uint32, running int32) {
+	p := &t.as.p.pace
+	if running >= p.cpus && uint64(t.spin.run) >= spinRunBusy*p.ticks {
+		cpu = noCPU
+	}
+	t.bind(cpu)
+}
+
+// bind forbids the thread a processor; noCPU ends that.
+func (t *thread) bind(away uint32) {
+	if t.away == away {
+		return
+	}
+	set := t.as.p.pace.affinity
+	if away != noCPU {
+		set.Clear(int(away))
+		if set.Count() == 0 {
+			return
+		}
+	}
+	if unix.SchedSetaffinity(t.tid, &set) == nil {
+		t.away = away
+		for t.cpu == away {
+			t.cpu = (t.cpu + 1) % uint32(t.as.p.pace.cpus)
+		}
+	}
+}
+
+// cpuState says which threads may be on a processor. It is a guess: they move.
+type cpuState struct {
+	last atomic.Pointer[thread] // told to go last
+	idle atomic.Pointer[thread] // spins though it is blocked
+}
+
+const cpuSlots = 64
 
 // killedSeq is in slot.stopSeq when the process has been killed.
 const killedSeq = seqMask
 
-// wait waits until the thread stops or the process is dead. A thread that should stop, by the interrupt flag, and does
-// not is hostile: it blocked the signal, hangs in the stub's code, or wakes the sentry again and again without a stop.
-func (t *thread) wait(running int32, interrupt *atomic.Uint32) {
-	s, p := t.slot, &t.as.p.pace
-	poll := p.poll
-	var asked patience
-	for !t.spinRun(running) && !t.as.dead.Load() {
-		stop := atomic.LoadUint32(&s.stopSeq)
-		if stop&seqMask == t.seq || stop == killedSeq {
-			break
-		}
-		if !atomic.CompareAndSwapUint32(&s.stopSeq, stop, stop|asleep) {
-			continue
-		}
-		silent := !futexWait(&s.stopSeq, stop|asleep, &poll)
-		switch {
-		case silent && t.as.isDead():
-		case interrupt.Load() == 0:
-		case asked.over(p, 1):
-			t.as.kill()
-		case silent:
-			t.kick()
-		}
+// stopped tells whether the thread stopped, or its process is dead.
+func (t *thread) stopped() bool {
+	stop := atomic.LoadUint32(&t.slot.stopSeq) & seqMask
+	return stop == t.seq || stop == killedSeq || t.as.dead.Load()
+}
+
+// wait waits until the thread stops or the process is dead.
+func (t *thread) wait(running int32) {
+	p := t.as.p
+	t.asked = patience{}
+	for !t.spinRun(running) {
+		t.insist()
+		p.reactor.await(t)
 	}
-	p.score(&t.spin.run, s.tsc-t.spin.resumed, spinRunMax)
+	t.cpu = t.slot.cpu
+	if !t.woken {
+		t.spin.run.add(t.slot.tsc-t.spin.resumed, spinRunMax*p.pace.ticks)
+	}
 }
 
 // patience says when to give up on a thread that should answer. It goes by the clock, as the application can
@@ -153,15 +229,32 @@ func (w *patience) over(p *pace, n uint64) bool {
 // spinRun spins for the thread if that seems worth while; true if it stopped. There may be as many that spin
 // as contexts in application code, each on a processor of its own.
 func (t *thread) spinRun(running int32) bool {
-	s, p := t.slot, &t.as.p.pace
-	if t.spin.run < 0 || 2*running > p.cpus || s.cpu == s.peer {
-		return atomic.LoadUint32(&s.stopSeq) == t.seq
+	s, p, r := t.slot, &t.as.p.pace, &t.as.p.reactor
+	r.share(t.spin.resumed)
+	if t.stopped() {
+		return true
 	}
-	// In pieces, so that the scheduler can stop the goroutine in between.
-	for left := spinRunMax; left > 0; left -= 10 {
-		if spinEvent(&s.stopSeq, seqMask, t.seq, 10*p.pauses) {
+	limit := spinRunMax
+	if 2*running > p.cpus {
+		limit = spinRunBusy
+	}
+	if uint64(t.spin.run) >= uint64(limit)*p.ticks || running > p.cpus || t.cpu == s.peer {
+		return false
+	}
+	r.spinning()
+	defer r.spun()
+	// In pieces, so that others get their turn in between.
+	for left := limit; left > 0; left -= spinPiece {
+		if spinEvent(&s.stopSeq, seqMask, t.seq, spinPiece*p.pauses) {
 			return true
 		}
+		if left == limit-3*spinPiece {
+			t.insist()
+		}
+		if r.count.Load() != 0 {
+			r.scan()
+		}
+		runtime.Gosched()
 	}
-	return false
+	return t.stopped()
 }

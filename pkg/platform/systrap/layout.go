@@ -16,7 +16,8 @@ const (
 	tableAddr = textAddr + textSize // struct table, read-only
 	tableSize = 0x1000
 	hintAddr  = stubBase + 0x8000 // struct hints, read-only, one page for all stub processes
-	hintSize  = 0x1000
+	hintSize  = 0x8000
+	hintWords = hintSize/4 - 16
 	ringAddr  = stubBase + 0x10000 // struct ring, read-only
 	doneAddr  = stubBase + 0x20000 // struct done, writable
 	doneSize  = 0x1000
@@ -40,9 +41,9 @@ const (
 	ringDataAddr = ringAddr + 64 + ringOps*64 // zygote's initial data
 )
 
-// asleep is a bit of slot.go and slot.stop: the side that waits for the word to change sleeps. The rest is a sequence
-// number: the sentry says go by counting up go, the thread stops by making stop equal. Both words are only ever
-// exchanged or compared and exchanged, but for the thread's reset of stop when it is killed.
+// asleep is a bit of slot.goSeq: the thread, which waits for the word to change, sleeps. The rest is a sequence
+// number: the sentry says go by counting up goSeq, the thread stops by making stopSeq equal. Both words are only ever
+// exchanged or compared and exchanged, but for the sentry's change of stopSeq when it killed the process.
 const (
 	asleep  = 1 << 31
 	seqMask = asleep - 1
@@ -73,14 +74,14 @@ type slot struct {
 	goSeq   uint32
 	mode    uint32
 	setBase uint32
-	spin    uint32 // how often to look at goSeq before sleeping
+	spin    uint32 // how often to look at goSeq before sleeping; 0 also ends a spin
 	peer    uint32 // where the sentry's thread was; never spin there
-	_       uint32
+	ownWord uint32 // what the thread sleeps on if hints has no word for it
 	target  uint64 // modePatched: where to go
 	rip     uint64 // modePatched: what the application takes that for
 	result  uint64 // modePatched: rax
 	r11     uint64 // modePatched
-	_       [8]byte
+	wake    uint64 // a futex word to wake before sleeping; the thread clears it
 
 	// Written by the thread.
 	stopSeq uint32
@@ -98,7 +99,8 @@ type slot struct {
 	rbx, r12, r13, r14, r15 uint64
 	self                    uint64 // the slot's stub address; written once by the sentry
 	cpu                     uint32 // where the thread stopped
-	_                       [12]byte
+	sleeping                uint32 // the thread sleeps, or is about to
+	futex                   uint64 // stub address of the word that it sleeps on; written once by the sentry
 
 	// Written by the sentry.
 	fsBase uint64
@@ -148,16 +150,21 @@ type done struct {
 
 // hints are words the sentry publishes to all stub threads.
 type hints struct {
-	epoch uint32
+	sleeping uint32 // a thread that stops writes to the doorbell
+	_        [60]byte
+	// words are what threads sleep on: each stub process can wake the threads of all others, which costs these
+	// a look at goSeq, but nothing else.
+	words [hintWords]uint32
 }
 
 // table holds addresses that the stub's code needs; filled in once by makeText.
 type table struct {
-	publish    uint64 // the exchange that publishes an event
-	waitEnd    uint64 // end of the code that waits and resumes
-	finalJump  uint64 // the jump that ends a fast resume
-	sentryPid  uint64
-	xstateMask uint64
+	publish   uint64 // the exchange that publishes an event
+	waitEnd   uint64 // end of the code that waits and resumes
+	finalJump uint64 // the jump that ends a fast resume
+	sentryPid uint64
+	one       uint64 // what to write to the doorbell
+	doorbell  uint64 // its descriptor
 }
 
 // ucontext is the head of the kernel's struct ucontext of x86-64.
@@ -196,4 +203,5 @@ var (
 	_ [320 - unsafe.Sizeof(slot{})]byte
 	_ [unsafe.Sizeof(slot{}) - 320]byte
 	_ [304 - ucontextSize]byte
+	_ [hintSize - unsafe.Sizeof(hints{})]byte
 )

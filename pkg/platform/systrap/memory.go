@@ -13,9 +13,11 @@ type stubMemory struct {
 	fd   int
 	base uintptr
 
-	mu   sync.Mutex
-	next uint32   // first chunk never used
-	free []uint32 // cleared chunks
+	mu    sync.Mutex
+	next  uint32   // first chunk never used
+	free  []uint32 // cleared chunks
+	word  []uint32 // numbers of free words of hints; mu
+	words uint32   // first never used; mu
 }
 
 const (
@@ -90,6 +92,29 @@ func (m *stubMemory) release(chunk uint32, used int, first bool) {
 	}
 	m.mu.Lock()
 	m.free = append(m.free, chunk)
+	m.mu.Unlock()
+}
+
+// allocWord takes a word of hints; ok is false if all are in use.
+func (m *stubMemory) allocWord() (word uint32, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := len(m.word); n > 0 {
+		word = m.word[n-1]
+		m.word = m.word[:n-1]
+		return word, true
+	}
+	if m.words == hintWords {
+		return 0, false
+	}
+	m.words++
+	return m.words - 1, true
+}
+
+// freeWord returns a word that no thread sleeps on.
+func (m *stubMemory) freeWord(word uint32) {
+	m.mu.Lock()
+	m.word = append(m.word, word)
 	m.mu.Unlock()
 }
 

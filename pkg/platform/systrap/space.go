@@ -49,14 +49,25 @@ type thread struct {
 	base uintptr // sentry's address of the slot
 	addr uint64  // stub's address of the slot
 	tid  int
+	away uint32 // processor that it must not run on, or noCPU
 	spin spinState
 
 	// Of the context that has the thread.
-	seq        uint32 // of the last go
-	inside     uint32 // 1: // it may be in application code
-	uctx       uint64 // offset in the slot of the frame to resume from
-	live       bool   // there is no frame: the registers are in the slot, the extended state in the processor
-	site       int    // live: number of the patched place
+	seq        uint32         // of the last go
+	interrupt  *atomic.Uint32 // the context's
+	word       *uint32        // what it sleeps on
+	hint       uint32         // its number in hints.words, or noWord
+	waker      *thread        // was asked to wake it
+	cpu        uint32         // where it probably is
+	blocked    bool           // the sentry blocks the thread
+	woken      bool           // it slept when it was told to go
+	asked      patience
+	wake       chan struct{} // from the reactor
+	index      int           // in reactor.waiting, or negative; reactor.mu
+	inside     uint32        // 1: // it may be in application code
+	uctx       uint64        // offset in the slot of the frame to resume from
+	live       bool          // there is no frame: the registers are in the slot, the extended state in the processor
+	site       int           // live: number of the patched place
 	hot        hotness
 	masked     bool   // signals are blocked until rt_sigreturn from it, or it is one that frame built
 	fp         uint64 // offset of its extended state, 0 if it has none
@@ -249,6 +260,7 @@ func (a *addressSpace) fork() (*addressSpace, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.start() != nil || a.dead.Load() {
+		t.freeWord()
 		p.mem.release(chunk, 1, true)
 		return nil, unix.ESRCH
 	}
@@ -270,6 +282,7 @@ func (a *addressSpace) fork() (*addressSpace, error) {
 		err = unix.Errno(-r)
 	}
 	if err != nil {
+		t.freeWord()
 		p.mem.release(chunk, 1, true)
 		return nil, err
 	}
@@ -370,8 +383,8 @@ func (a *addressSpace) kill() {
 func (a *addressSpace) wakeAll() {
 	for _, t := range a.threads {
 		atomic.StoreUint32(&t.slot.stopSeq, killedSeq)
-		futexWake(&t.slot.stopSeq)
 	}
+	a.p.reactor.ring()
 	atomic.StoreUint32(&a.done.state, doneReady)
 	futexWake(&a.done.state)
 }
@@ -417,6 +430,9 @@ func (a *addressSpace) destroy() {
 	a.p.mu.Unlock()
 	a.patches.Load().unref()
 	used := len(a.threads)
+	for _, t := range a.threads {
+		t.freeWord()
+	}
 	a.p.mem.release(a.first, min(used, firstSlots), true)
 	for _, c := range a.more {
 		a.p.mem.release(c, slotsAtOnce, false)
@@ -432,12 +448,40 @@ func (a *addressSpace) makeThread() *thread {
 		chunk, at = a.more[n/slotsAtOnce], uint64(n%slotsAtOnce)*slotSize
 	}
 	s := a.p.mem.at(uint64(chunk)*chunkSize + at)
-	t := &thread{as: a, slot: (*slot)(s), base: uintptr(s), addr: slotsAddr + uint64(i)*slotSize}
+	t := &thread{as: a, slot: (*slot)(s), base: uintptr(s), addr: slotsAddr + uint64(i)*slotSize,
+		wake: make(chan struct{}, 1), index: -1, away: noCPU}
 	t.slot.self = t.addr
+	t.makeWord()
 	a.life.Lock()
 	a.threads = append(a.threads, t)
 	a.life.Unlock()
 	return t
+}
+
+const noWord = ^uint32(0)
+
+// makeWord gives the thread a word to sleep on: one that threads of other processes can wake or, if there is none
+// left, one of its own slot.
+func (t *thread) makeWord() {
+	n, ok := t.as.p.mem.allocWord()
+	if !ok {
+		t.hint, t.word = noWord, &t.slot.ownWord
+		t.slot.futex = t.addr + uint64(unsafe.Offsetof(t.slot.ownWord))
+		return
+	}
+	t.hint, t.word = n, &t.as.p.reactor.hints.words[n]
+	t.slot.futex = t.wordAddr()
+}
+
+// wordAddr is the stub address of a word of hints.
+func (t *thread) wordAddr() uint64 {
+	return hintAddr + uint64(unsafe.Offsetof(hints{}.words)) + 4*uint64(t.hint)
+}
+
+func (t *thread) freeWord() {
+	if t.hint != noWord {
+		t.as.p.mem.freeWord(t.hint)
+	}
 }
 
 // cloneOp is the operation that starts the thread.
@@ -483,6 +527,7 @@ func (a *addressSpace) take() (*thread, error) {
 		a.life.Lock()
 		a.threads = a.threads[:n]
 		a.life.Unlock()
+		t.freeWord()
 		return nil, err
 	}
 	a.started(t, int(tid))

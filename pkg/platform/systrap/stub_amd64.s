@@ -12,6 +12,7 @@
 #define LABEL6 BYTE $0x0f; BYTE $0x1f; BYTE $0x80; LONG $0x6b737506 // end of text
 #define LABEL7 BYTE $0x0f; BYTE $0x1f; BYTE $0x80; LONG $0x6b737507 // patched system calls
 
+#define SYS_WRITE 1
 #define SYS_MMAP 9
 #define SYS_RT_SIGRETURN 15
 #define SYS_GETPPID 110
@@ -68,12 +69,14 @@ publish:
 	MOVL R13, AX
 	LABEL2
 	XCHGL AX, slot_stopSeq(BX)
-	TESTL AX, AX
-	JGE  awake
-	LEAQ slot_stopSeq(BX), DI
-	MOVL $FUTEX_WAKE, SI
-	MOVL $1, DX
-	MOVL $SYS_FUTEX, AX
+	MOVQ $const_hintAddr, AX
+	CMPL hints_sleeping(AX), $0
+	JEQ  awake
+	MOVQ $const_tableAddr, SI
+	MOVL table_doorbell(SI), DI
+	LEAQ table_one(SI), SI
+	MOVL $8, DX
+	MOVL $SYS_WRITE, AX
 	SYSCALL
 
 awake:
@@ -95,10 +98,27 @@ spin:
 	JNE  resume
 	SUBL $1, CX
 	JLE  sleep
+	CMPL slot_spin(BX), $0
+	JEQ  sleep
 	PAUSE
 	JMP  spin
 
 sleep:
+	XORL AX, AX
+	XCHGQ AX, slot_wake(BX)
+	TESTQ AX, AX
+	JEQ  tosleep
+	MOVQ AX, DI
+	MOVL $FUTEX_WAKE, SI
+	MOVL $1, DX
+	MOVL $SYS_FUTEX, AX
+	SYSCALL
+
+	// The sentry changes goSeq first and then, if it finds asleep there, the word.
+tosleep:
+	MOVL $1, slot_sleeping(BX)
+	MOVQ slot_futex(BX), DI
+	MOVL (DI), R14
 	MOVL R13, AX
 	MOVL R13, DX
 	ORL  $const_asleep, DX
@@ -106,17 +126,20 @@ sleep:
 	CMPXCHGL DX, slot_goSeq(BX)
 
 asleep:
-	LEAQ slot_goSeq(BX), DI
-	MOVL $FUTEX_WAIT, SI
-	MOVL R13, DX
-	ORL  $const_asleep, DX
-	XORL R10, R10
-	MOVL $SYS_FUTEX, AX
-	SYSCALL
 	MOVL slot_goSeq(BX), AX
 	ANDL $const_seqMask, AX
 	CMPL AX, R13
-	JEQ  asleep
+	JNE  awoken
+	MOVL $FUTEX_WAIT, SI
+	MOVL R14, DX
+	XORL R10, R10
+	MOVL $SYS_FUTEX, AX
+	SYSCALL
+	MOVL (DI), R14
+	JMP  asleep
+
+awoken:
+	MOVL $0, slot_sleeping(BX)
 
 resume:
 	MOVL slot_setBase(BX), R12

@@ -16,17 +16,18 @@ var errDead = errors.New("systrap: the stub process died")
 
 // systrap is the platform.
 type systrap struct {
-	mem    *stubMemory
-	text   *text
-	zygote *addressSpace
-	secret secret    // immutable; cleared once the zygote has it
-	key    [2]uint64 // immutable
-	seq    atomic.Uint64
-	xstate xstate
-	vdso   vdso
-	keeper keeper
-	ready  chan *addressSpace // empty address spaces for NewAddressSpace
-	pace   pace
+	mem     *stubMemory
+	text    *text
+	zygote  *addressSpace
+	secret  secret    // immutable; cleared once the zygote has it
+	key     [2]uint64 // immutable
+	seq     atomic.Uint64
+	xstate  xstate
+	vdso    vdso
+	keeper  keeper
+	ready   chan *addressSpace // empty address spaces for NewAddressSpace
+	pace    pace
+	reactor reactor
 
 	mu       sync.Mutex
 	spaces   map[*addressSpace]struct{} // all that live, but the zygote; mu
@@ -58,10 +59,14 @@ func New() (platform.Platform, error) {
 	if p.mem, err = newStubMemory(); err != nil {
 		return nil, err
 	}
-	copy(p.mem.bytes(offText, textSize), p.text.code)
-	*(*table)(p.mem.at(offTable)) = p.text.table(unix.Getpid())
 	p.pace.calibrate()
+	if err = p.reactor.init(&p.pace, (*hints)(p.mem.at(offHints))); err != nil {
+		return nil, err
+	}
+	copy(p.mem.bytes(offText, textSize), p.text.code)
+	*(*table)(p.mem.at(offTable)) = p.text.table(unix.Getpid(), p.reactor.fd)
 	p.keeper.start(p)
+	go p.reactor.run()
 	if err := p.startZygote(); err != nil {
 		p.Release()
 		return nil, err
@@ -122,6 +127,7 @@ func (p *systrap) Release() {
 		a.reap()
 	}
 	p.keeper.stop()
+	p.reactor.stop()
 	// The memory stays mapped: a context may still look into its slot.
 }
 

@@ -64,11 +64,13 @@ func makeText() (*text, error) {
 }
 
 // table is the data that goes with the code.
-func (t *text) table(sentryPid int) table {
+func (t *text) table(sentryPid, doorbell int) table {
 	return table{
 		publish:   t.label[labelPublish],
 		waitEnd:   t.label[labelWaitEnd],
 		finalJump: t.label[labelFinal] + finalMove,
 		sentryPid: uint64(sentryPid),
+		one:       1,
+		doorbell:  uint64(doorbell),
 	}
 }

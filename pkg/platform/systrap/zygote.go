@@ -169,7 +169,7 @@ func (p *systrap) zygoteOps(z *addressSpace) []op {
 	ops = raw(ops, unix.SYS_SETRLIMIT, unix.RLIMIT_CORE, put(bytesOf(&[2]uint64{})))
 	ops = raw(ops, unix.SYS_CAPSET, put(bytesOf(&[2]uint32{unix.LINUX_CAPABILITY_VERSION_3})), put(bytesOf(&[6]uint32{})))
 	ops = raw(ops, unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1)
-	prog := filter(p.secret)
+	prog := filter(p.secret, p.reactor.fd)
 	progAt := ringDataAddr + uint64(len(data))
 	for i := range prog {
 		put(bytesOf(&prog[i]))

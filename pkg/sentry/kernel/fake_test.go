@@ -154,6 +154,7 @@ func (th *thread) Interrupt() {
 }
 
 func (th *thread) ReadFP(b []byte) error  { clear(b); return nil }
+func (th *thread) Blocked()               {}
 func (th *thread) WriteFP(b []byte) error { return nil }
 func (th *thread) Release()               { close(th.gone) }
 

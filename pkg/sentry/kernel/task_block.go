@@ -60,6 +60,7 @@ func (t *Task) block(ch <-chan struct{}, deadline int64, stop uint32) error {
 	t.where.Store(inBlock)
 	defer t.leaveBlock()
 	t.acct.beginBlock()
+	t.ctx.Blocked()
 	own := (<-chan struct{})(t.wake.C)
 	if ch == own {
 		if t.work.Load()&stop != 0 {

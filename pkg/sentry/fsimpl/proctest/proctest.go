@@ -47,6 +47,7 @@ func (t *idleThread) Interrupt() {
 }
 
 func (*idleThread) ReadFP(b []byte) error { clear(b); return nil }
+func (*idleThread) Blocked()              {}
 func (*idleThread) WriteFP([]byte) error  { return nil }
 func (*idleThread) Release()              {}
 

@@ -1,0 +1,229 @@
+package systrap
+
+import (
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// reactor waits for the stops of all threads whose contexts' goroutines do not spin for them: one goroutine looks at
+// their slots and wakes the goroutines, which are parked as any that waits for a channel, so that a running
+// application thread costs no thread of the sentry. When nothing stops it sleeps in the runtime's poller, on an
+// eventfd that stub threads write to while hints.sleeping says so.
+type reactor struct {
+	pace  *pace
+	hints *hints // sentry's mapping
+	fd    int    // the eventfd; in the stubs' filter
+	file  *os.File
+	conn  syscall.RawConn
+	work  chan struct{} // waiting is not empty any more
+	quit  atomic.Bool
+	done  chan struct{}
+
+	count    atomic.Int32  // len(waiting)
+	spinners atomic.Int32  // goroutines that scan while they spin
+	asleep   atomic.Bool   // the goroutine sleeps, or is about to
+	scanned  atomic.Uint64 // time stamp of the last scan
+	yielded  atomic.Uint64 // time stamp of the last time that a spinning goroutine let others run
+
+	mu      sync.Mutex
+	waiting []*thread // mu
+	checked uint64    // time stamp of the last look for dead and stubborn threads; mu
+}
+
+// Intervals of goroutines that find their threads stopped again and again, so that others get their turn, in
+// microseconds: how often they scan for others' threads, and let other goroutines run. The costs are about 0.1 and
+// 0.3 us.
+const (
+	scanEvery  = 5
+	yieldEvery = 100
+)
+
+func (r *reactor) init(p *pace, h *hints) error {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return err
+	}
+	r.pace, r.hints, r.fd = p, h, fd
+	r.file = os.NewFile(uintptr(fd), "doorbell")
+	r.work, r.done = make(chan struct{}, 1), make(chan struct{})
+	r.conn, err = r.file.SyscallConn()
+	return err
+}
+
+// run is the goroutine.
+func (r *reactor) run() {
+	defer close(r.done)
+	for !r.quit.Load() {
+		if r.count.Load() == 0 {
+			<-r.work
+			continue
+		}
+		if r.scan() {
+			runtime.Gosched()
+			continue
+		}
+		r.sleep()
+	}
+}
+
+// stop ends the goroutine. Nobody waits any more.
+func (r *reactor) stop() {
+	r.quit.Store(true)
+	select {
+	case r.work <- struct{}{}:
+	default:
+	}
+	r.ring()
+	<-r.done
+	r.file.Close()
+}
+
+// ring ends the goroutine's sleep.
+func (r *reactor) ring() {
+	one := [8]byte{1}
+	unix.Write(r.fd, one[:])
+}
+
+// sleep sleeps until the doorbell rings, for at most the time of a poll.
+func (r *reactor) sleep() {
+	r.file.SetReadDeadline(time.Now().Add(time.Duration(r.pace.poll.Nano())))
+	armed := false
+	r.conn.Read(func(fd uintptr) bool {
+		if armed {
+			return true
+		}
+		// Whatever was written so far is forgotten; what comes from here on ends the sleep, as does a thread that
+		// stopped before it could see the hint.
+		var b [8]byte
+		syscall.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&b)), uintptr(len(b)))
+		armed = true
+		r.asleep.Store(true)
+		atomic.StoreUint32(&r.hints.sleeping, 1)
+		if r.scan() || r.quit.Load() {
+			return true
+		}
+		r.free()
+		return false
+	})
+	r.asleep.Store(false)
+	atomic.StoreUint32(&r.hints.sleeping, 0)
+}
+
+// free lets threads use this processor, which the sentry leaves.
+func (r *reactor) free() {
+	r.mu.Lock()
+	for _, t := range r.waiting {
+		t.bind(noCPU)
+	}
+	r.mu.Unlock()
+}
+
+// scan wakes the goroutines of threads that stopped; true if there were any.
+func (r *reactor) scan() (found bool) {
+	now := rdtsc()
+	r.scanned.Store(now)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now-r.checked > uint64(r.pace.poll.Nano())/1000*r.pace.ticks {
+		r.checked = now
+		r.check()
+	}
+	for i := 0; i < len(r.waiting); {
+		t := r.waiting[i]
+		if t.stopped() {
+			r.drop(t)
+			t.wake <- struct{}{}
+			found = true
+			continue
+		}
+		i++
+	}
+	return found
+}
+
+// check looks for threads that died or do not stop though they should: such a thread is hostile, as it blocked the signal,
+// or hangs in the stub's code. The caller holds mu.
+func (r *reactor) check() {
+	for _, t := range r.waiting {
+		switch {
+		case t.as.isDead():
+		case t.interrupt.Load() == 0:
+		case t.asked.over(r.pace, 1):
+			t.as.kill()
+		default:
+			t.kick()
+		}
+	}
+}
+
+// drop takes t off the list. The caller holds mu.
+func (r *reactor) drop(t *thread) {
+	last := len(r.waiting) - 1
+	r.waiting[last].index = t.index
+	r.waiting[t.index] = r.waiting[last]
+	r.waiting[last] = nil
+	r.waiting = r.waiting[:last]
+	t.index = -1
+	r.count.Store(int32(last))
+}
+
+// await parks the goroutine until t stopped, or its process died.
+func (r *reactor) await(t *thread) {
+	r.mu.Lock()
+	t.index = len(r.waiting)
+	r.waiting = append(r.waiting, t)
+	r.count.Store(int32(len(r.waiting)))
+	r.mu.Unlock()
+	if t.index == 0 {
+		select {
+		case r.work <- struct{}{}:
+		default:
+		}
+	}
+	// The thread may have stopped while nobody looked and nobody said that it should ring.
+	if t.stopped() {
+		r.mu.Lock()
+		listed := t.index >= 0
+		if listed {
+			r.drop(t)
+		}
+		r.mu.Unlock()
+		if listed {
+			return
+		}
+	}
+	<-t.wake
+}
+
+// spinning says that the caller scans, so that stops need not ring.
+func (r *reactor) spinning() {
+	if r.spinners.Add(1) == 1 && r.asleep.Load() {
+		atomic.StoreUint32(&r.hints.sleeping, 0)
+	}
+}
+
+// spun is the end of spinning.
+func (r *reactor) spun() {
+	if r.spinners.Add(-1) == 0 && r.asleep.Load() {
+		atomic.StoreUint32(&r.hints.sleeping, 1)
+		r.scan()
+	}
+}
+
+// share gives other threads and goroutines their turn, if it is time for that.
+func (r *reactor) share(now uint64) {
+	if r.count.Load() != 0 && now-r.scanned.Load() > scanEvery*r.pace.ticks {
+		r.scan()
+	}
+	if now-r.yielded.Load() > yieldEvery*r.pace.ticks {
+		r.yielded.Store(now)
+		runtime.Gosched()
+	}
+}
