@@ -46,7 +46,7 @@ type Boot struct {
 // Time is the sandbox's timeline; nil in tests.
 func (b *Boot) Time() *Timeline { return b.time }
 
-// MemoryFile is an empty file for the memory of applications, which the sandbox has made for itself; 0 without.
+// MemoryFile is an empty file for the memory of applications, which the sandbox was born with; 0 without.
 func (b *Boot) MemoryFile() int { return b.memoryFile }
 
 func (b *Boot) visit(c *coder) {

@@ -14,8 +14,14 @@ import (
 	"husk/pkg/log"
 )
 
-// BootFD is the descriptor at which a fresh sandbox or gofer finds its connection to the launcher.
-const BootFD = 3
+// Descriptors that a fresh sandbox or gofer has.
+const (
+	BootFD   = 3 // the connection to the launcher
+	FirstFD  = 4 // of those that it opened before it lost its privileges
+	MemoryFD = 4 // sandbox: an empty file for the memory of applications, or /dev/null
+	ProcFD   = 4 // gofer: /proc/self/fd
+	AttachFD = 5 // gofer: the first attach point, and the others after it
+)
 
 // NewKernel makes the sentry's kernel for a sandbox.
 type NewKernel func(b *Boot, l *log.Logger) (Kernel, error)
@@ -89,16 +95,10 @@ func (s *sandbox) receive() (id uint32, err error) {
 // create confines the process and builds the container.
 func (s *sandbox) create(newKernel NewKernel) (err error) {
 	filter := buildFilter(sandboxFilter(s.boot.Network))
-	s.boot.memoryFile = openMemoryFile()
-	s.time.Mark("memory file opened")
-	if err := enterEmptyRoot(); err != nil {
-		return fmt.Errorf("empty root: %w", err)
-	}
-	s.time.Mark("root is empty")
-	if err := setCaps(0); err != nil {
+	if err := checkConfined(0); err != nil {
 		return err
 	}
-	s.time.Mark("capabilities dropped")
+	s.boot.memoryFile = memoryFile()
 	s.kernel, err = newKernel(s.boot, s.log)
 	if err != nil {
 		return err

@@ -78,7 +78,7 @@ func Create(o *Options) (_ *Launched, err error) {
 			n.abandon()
 		}
 	}()
-	l, err := n.newLaunch()
+	l, err := n.newLaunch(attach)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,11 @@ func Create(o *Options) (_ *Launched, err error) {
 			n.holder, err = n.join(host, l)
 		}
 	} else {
-		pending := sandbox.Spawn(l) // the rest is prepared while the processes start
+		var pending *sandbox.Pending
+		if pending, err = sandbox.Spawn(l); err != nil {
+			return nil, err
+		}
+		// The rest is prepared while the processes start.
 		if err = n.prepare(l, bc, attach); err != nil {
 			pending.Cancel()
 		} else {
@@ -240,9 +244,9 @@ func (n *Launched) overlay(c *boot.Container) error {
 func hasHooks(h *specs.Hooks) bool { return h != nil && len(h.StartContainer) > 0 }
 
 // newLaunch says what it takes to start the processes: their namespaces and users.
-func (n *Launched) newLaunch() (*sandbox.Launch, error) {
+func (n *Launched) newLaunch(attach []boot.Attach) (*sandbox.Launch, error) {
 	s := n.opts.Spec
-	l := &sandbox.Launch{NetNS: -1, Rootless: n.opts.Conf.IsRootless(), Placed: n.place, Time: n.opts.Time}
+	l := &sandbox.Launch{NetNS: -1, Attach: attach, Rootless: n.opts.Conf.IsRootless(), Placed: n.place, Time: n.opts.Time}
 	network := false
 	for _, ns := range s.Linux.Namespaces {
 		switch ns.Type {

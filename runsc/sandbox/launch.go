@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +16,9 @@ type Launch struct {
 	Boot  *boot.Boot
 	Gofer *boot.GoferBoot
 	// NetNS is a descriptor of the network namespace to run in, -1 for a new one (or the host's, with HostNetwork).
-	NetNS       int
+	NetNS int
+	// Attach are the trees of files that the gofer opens.
+	Attach      []boot.Attach
 	HostNetwork bool
 	Rootless    bool
 	// UIDMappings and GIDMappings are the container's user namespace, empty for none.
@@ -62,63 +63,77 @@ func (w *wires) close(end int) {
 	unix.Close(w.life[end])
 }
 
-// Pending is a sandbox whose processes have been started, side by side, and wait for their messages:
-// meanwhile the launcher can prepare what the messages will hold.
+// Pending is a sandbox whose processes have been started, and wait for their messages: meanwhile the launcher can prepare
+// what the messages will hold.
 type Pending struct {
-	l              *Launch
-	s              *Sandbox
-	gofer, sandbox chan error // each gets one result of spawn
+	l *Launch
+	s *Sandbox
 }
 
-// Spawn starts the processes of a launch, of which only the fields on namespaces and users count yet.
-// They end when this process does.
-func Spawn(l *Launch) *Pending {
-	p := &Pending{l: l, s: &Sandbox{}, gofer: make(chan error, 1), sandbox: make(chan error, 1)}
-	go func() { p.sandbox <- p.s.spawnSandbox(l) }()
-	go func() { p.gofer <- p.s.spawnGofer(l) }()
-	return p
+// Spawn starts the processes of a launch, of which only the fields on namespaces, users and files count yet. They end
+// when this process does.
+func Spawn(l *Launch) (*Pending, error) {
+	s := &Sandbox{}
+	if err := s.spawn(l); err != nil {
+		s.Kill()
+		return nil, err
+	}
+	return &Pending{l: l, s: s}, nil
+}
+
+// spawn starts both processes. Neither goes on before both user namespaces are complete: a process that has changed its
+// user takes from this one, whose memory it shares, what makes it the owner of its own files in /proc.
+func (s *Sandbox) spawn(l *Launch) (err error) {
+	sandbox, gofer := sandboxSpec(l), goferSpec(l)
+	if s.sandbox, err = spawn(sandbox); err != nil {
+		return err
+	}
+	s.conn = boot.NewConn(s.sandbox.conn)
+	l.Time.Mark("sandbox process spawned")
+	if s.gofer, err = spawn(gofer); err != nil {
+		return err
+	}
+	l.Time.Mark("gofer process spawned")
+	if err = s.sandbox.release(sandbox); err != nil {
+		return err
+	}
+	return s.gofer.release(gofer)
 }
 
 // Cancel ends the processes.
-func (p *Pending) Cancel() {
-	<-p.sandbox
-	<-p.gofer
-	p.s.Kill()
-}
+func (p *Pending) Cancel() { p.s.Kill() }
 
 // Start returns when the container is created. The descriptors in the boot messages stay the
 // caller's. On error the processes are gone.
 func (p *Pending) Start() (*Sandbox, error) {
-	l, s := p.l, p.s
+	if err := p.s.boot(p.l); err != nil {
+		p.s.Kill()
+		return nil, err
+	}
+	return p.s, nil
+}
+
+func (s *Sandbox) boot(l *Launch) error {
 	w, err := newWires()
 	if err != nil {
-		p.Cancel()
-		return nil, err
+		return err
 	}
 	l.Boot.Container.Gofer, l.Boot.Container.Lifeline = w.files[0], w.life[0]
 	l.Gofer.Conn, l.Gofer.Lifeline = w.files[1], w.life[1]
-	goferDone, sandboxDone := make(chan error, 1), make(chan error, 1)
-	go func() {
-		err := <-p.gofer
-		if err == nil {
-			err = s.bootGofer(l)
-		}
-		w.close(1)
-		if err == nil {
-			err = s.awaitGofer(l)
-		}
-		goferDone <- err
-	}()
-	if err = <-p.sandbox; err == nil {
+	err = s.bootGofer(l)
+	w.close(1)
+	if err == nil {
 		err = s.bootSandbox(l)
 	}
 	w.close(0)
-	if err != nil {
-		sandboxDone <- err
-	} else {
-		go func() { sandboxDone <- s.awaitSandbox(l) }()
+	// What the sandbox says follows from what the gofer says, which waits for nobody.
+	if err == nil {
+		err = s.awaitGofer(l)
 	}
-	return s.settle(goferDone, sandboxDone)
+	if err == nil {
+		err = s.awaitSandbox(l)
+	}
+	return err
 }
 
 // Member is a further container of a sandbox, held by its launcher: its gofer, and its connection
@@ -138,7 +153,11 @@ func Join(l *Launch, client *Client) (*Member, error) {
 	l.Boot.Container.Gofer, l.Boot.Container.Lifeline = w.files[0], w.life[0]
 	l.Gofer.Conn, l.Gofer.Lifeline = w.files[1], w.life[1]
 	s := &Sandbox{}
-	if err = s.spawnGofer(l); err == nil {
+	spec := goferSpec(l)
+	if s.gofer, err = spawn(spec); err == nil {
+		err = s.gofer.release(spec)
+	}
+	if err == nil {
 		err = s.bootGofer(l)
 	}
 	w.close(1)
@@ -181,37 +200,6 @@ func (m *Member) Detach() {
 // Reap ends the gofer, which has nobody to serve any more and no state.
 func (m *Member) Reap() { m.gofer.kill() }
 
-// settle waits for both processes to be ready, and ends both if one is not.
-func (s *Sandbox) settle(goferDone, sandboxDone chan error) (*Sandbox, error) {
-	var gerr, serr error
-	select {
-	case gerr = <-goferDone:
-		if gerr != nil && s.sandbox.pid > 0 {
-			unix.Kill(s.sandbox.pid, unix.SIGKILL) // it would wait for its files
-		}
-		serr = <-sandboxDone
-	case serr = <-sandboxDone:
-		gerr = <-goferDone
-	}
-	if gerr == nil && serr == nil {
-		return s, nil
-	}
-	s.Kill()
-	if gerr != nil {
-		return nil, gerr // what the sandbox says follows from it
-	}
-	return nil, serr
-}
-
-func (s *Sandbox) spawnGofer(l *Launch) (err error) {
-	s.gofer, err = spawn(&spawnSpec{verb: "gofer", attr: goferAttr(l), netNS: -1})
-	if err == nil {
-		raiseFiles(s.gofer.pid)
-		l.Time.Mark("gofer process spawned")
-	}
-	return err
-}
-
 func (s *Sandbox) bootGofer(l *Launch) error {
 	if err := l.Placed(s.gofer.pid); err != nil {
 		return err
@@ -227,7 +215,7 @@ func (s *Sandbox) awaitGofer(l *Launch) error {
 	if err == nil {
 		err = boot.Decode(&f, boot.KindGoferReady, &ready)
 	} else if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
-		return s.gofer.died("gofer")
+		return s.gofer.died()
 	}
 	if err != nil {
 		return fmt.Errorf("gofer: %w", err)
@@ -237,20 +225,6 @@ func (s *Sandbox) awaitGofer(l *Launch) error {
 	}
 	l.Time.Mark("gofer ready")
 	return nil
-}
-
-func (s *Sandbox) spawnSandbox(l *Launch) (err error) {
-	uid, gid := nobody, nobody
-	if l.Rootless {
-		uid, gid = os.Geteuid(), os.Getegid()
-	}
-	s.sandbox, err = spawn(&spawnSpec{verb: "boot", attr: sandboxAttr(l, uid, gid), netNS: l.NetNS})
-	if err == nil {
-		raiseFiles(s.sandbox.pid)
-		s.conn = boot.NewConn(s.sandbox.conn)
-		l.Time.Mark("sandbox process spawned")
-	}
-	return err
 }
 
 func (s *Sandbox) bootSandbox(l *Launch) error {
@@ -273,7 +247,7 @@ func (s *Sandbox) awaitSandbox(l *Launch) error {
 	if err == nil {
 		err = boot.Decode(&f, boot.KindReply, &r)
 	} else if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
-		return s.sandbox.died("sandbox")
+		return s.sandbox.died()
 	}
 	if err != nil {
 		return fmt.Errorf("sandbox: %w", err)

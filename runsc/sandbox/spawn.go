@@ -2,24 +2,23 @@ package sandbox
 
 import (
 	"fmt"
+	"os"
 	"runtime"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"husk/runsc/boot"
 )
-
-// nobody is the host user and group that a sandbox of a privileged launcher runs as.
-const nobody = 65534
-
-// exe is the running binary, whatever has become of its path. The link is read in the child, where it names
-// the same file.
-const exe = "/proc/self/exe"
 
 // child is a process being started.
 type child struct {
-	pid   int
-	conn  int // the launcher's end of its boot connection
-	words lastWords
+	name   string
+	pid    int
+	conn   int // the launcher's end of its boot connection
+	words  lastWords
+	script *script // in use until the process has said something
 
 	reaped bool
 	status unix.WaitStatus
@@ -27,14 +26,26 @@ type child struct {
 
 // spawnSpec says how a child differs from the launcher.
 type spawnSpec struct {
-	verb  string
-	attr  syscall.SysProcAttr
-	netNS int // network namespace to start in, -1 for the launcher's
-	env   []string
+	name, verb string
+	namespaces uint64
+	netNS      int // network namespace to start in, -1 for the launcher's
+	files      int // descriptors that confine opens for the program
+	confine    func(c *childScript)
+	// Of a child in a user namespace of its own.
+	uids, gids []syscall.SysProcIDMap
+	setgroups  bool
 }
 
-// spawn starts a child, with its boot connection at descriptor 3.
+// spawn makes a child. It waits to be released, does what confine says, and executes this binary with its boot connection
+// at descriptor 3.
 func spawn(s *spawnSpec) (c child, err error) {
+	c = child{name: s.name, conn: -1, words: lastWords{-1}}
+	defer func() {
+		if err != nil {
+			c.close()
+			err = fmt.Errorf("start %s process: %w", s.name, err)
+		}
+	}()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return c, fmt.Errorf("socketpair: %w", err)
@@ -42,31 +53,106 @@ func spawn(s *spawnSpec) (c child, err error) {
 	defer unix.Close(pair[1])
 	c.conn = pair[0]
 	if c.words, err = newLastWords(); err != nil {
-		unix.Close(pair[0])
 		return c, err
 	}
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		c.close()
 		return c, fmt.Errorf("/dev/null: %w", err)
 	}
 	defer unix.Close(null)
-	words := uintptr(c.words.fd)
-	attr := &syscall.ProcAttr{
-		Dir:   "/",
-		Env:   s.env,
-		Files: []uintptr{uintptr(null), words, words, uintptr(pair[1])},
-		Sys:   &s.attr,
+	// The running binary, whatever has become of its path.
+	exe, err := unix.Open("/proc/self/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return c, fmt.Errorf("/proc/self/exe: %w", err)
 	}
-	if c.pid, err = forkIn(s.netNS, []string{"runsc", s.verb}, attr); err != nil {
-		c.close()
-		return c, fmt.Errorf("start %s process: %w", s.verb, err)
+	defer unix.Close(exe)
+	c.script = s.script([...]int{slotNull: null, slotWords: c.words.fd, slotConn: pair[1], slotExe: exe}, c.conn)
+	c.pid, err = startIn(s.netNS, c.script, s.namespaces)
+	return c, err
+}
+
+// childScript is the script of a child under construction.
+type childScript struct {
+	*script
+	base uintptr // of the slots
+}
+
+// inherit passes a descriptor on to the program.
+func (c *childScript) inherit(from, to uintptr) { c.do("dup3", unix.SYS_DUP3, from, to, 0) }
+
+// script makes the child's script, of descriptors that it starts with, and the other end of its connection.
+func (s *spawnSpec) script(fds [slotExe + 1]int, conn int) *script {
+	// Descriptors move to where neither those that the child starts with are nor those that it opens on the way.
+	top := max(conn, boot.FirstFD+s.files)
+	for _, fd := range fds {
+		top = max(top, fd)
 	}
-	return c, nil
+	c := &childScript{newScript(80 + 5*s.files), uintptr(top + 64 + 2*s.files)}
+	c.do("close_range", unix.SYS_CLOSE_RANGE, c.base, uintptr(^uint32(0)), 0)
+	for slot, fd := range fds {
+		c.inherit(uintptr(fd), c.base+uintptr(slot))
+		c.steps[len(c.steps)-1].args[2] = unix.O_CLOEXEC
+	}
+	// Only the launcher's own end may keep the connection up.
+	c.do("close", unix.SYS_CLOSE, uintptr(conn))
+	c.do("wait for the launcher", unix.SYS_READ, c.base+slotConn, keepAt(c.script, new([8]byte)), 1).flags = stepResult
+	c.do("setsid", unix.SYS_SETSID)
+	s.confine(c)
+	c.inherit(c.base+slotNull, 0)
+	c.inherit(c.base+slotWords, 1)
+	c.inherit(c.base+slotWords, 2)
+	c.inherit(c.base+slotConn, boot.BootFD)
+	c.do("sigprocmask", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, keepAt(c.script, new(uint64)), 0, 8)
+	c.do("execve", unix.SYS_EXECVEAT, c.base+slotExe, c.str(""), c.strs("runsc", s.verb), c.strs(), unix.AT_EMPTY_PATH)
+	return c.script
+}
+
+// release lets a child begin: its user namespace is complete.
+func (c *child) release(s *spawnSpec) error {
+	raiseFiles(c.pid)
+	if s.namespaces&unix.CLONE_NEWUSER != 0 {
+		dir := "/proc/" + strconv.Itoa(c.pid) + "/"
+		err := writeText(dir+"uid_map", idMap(s.uids))
+		if err == nil && !s.setgroups {
+			err = writeText(dir+"setgroups", "deny")
+		}
+		if err == nil {
+			err = writeText(dir+"gid_map", idMap(s.gids))
+		}
+		if err != nil {
+			return fmt.Errorf("start %s process: %w", c.name, err)
+		}
+	}
+	// A failure to write is the process's death, of which the first reading finds out.
+	unix.SendmsgN(c.conn, []byte{1}, nil, nil, unix.MSG_NOSIGNAL)
+	return nil
+}
+
+func idMap(m []syscall.SysProcIDMap) string {
+	s := ""
+	for _, r := range m {
+		s += strconv.Itoa(r.ContainerID) + " " + strconv.Itoa(r.HostID) + " " + strconv.Itoa(r.Size) + "\n"
+	}
+	return s
+}
+
+func writeText(path, text string) error {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		_, err = unix.Write(fd, []byte(text))
+		unix.Close(fd)
+	}
+	if err != nil {
+		return &os.PathError{Op: "write", Path: path, Err: err}
+	}
+	return nil
 }
 
 func (c *child) close() {
-	unix.Close(c.conn)
+	if c.conn >= 0 {
+		unix.Close(c.conn)
+		c.conn = -1
+	}
 	c.words.close()
 }
 
@@ -88,8 +174,11 @@ func (c *child) kill() {
 }
 
 // died describes the unexpected end of the child.
-func (c *child) died(what string) error {
+func (c *child) died() error {
 	ws := c.wait()
+	if err := c.script.failure(); err != nil {
+		return err
+	}
 	how := fmt.Sprintf("exit status %d", ws.ExitStatus())
 	if ws.Signaled() {
 		how = "killed by " + ws.Signal().String()
@@ -97,60 +186,90 @@ func (c *child) died(what string) error {
 	if w := c.words.read(); w != "" {
 		how += ": " + w
 	}
-	return fmt.Errorf("the %s process died: %s", what, how)
+	return fmt.Errorf("the %s process died: %s", c.name, how)
 }
 
-// forkIn forks and executes on a thread that is in a network namespace. The thread is not used for anything else afterwards.
-func forkIn(netNS int, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
+// startIn starts a script in a network namespace, -1 for the caller's.
+func startIn(netNS int, s *script, namespaces uint64) (pid int, err error) {
 	if netNS < 0 {
-		return syscall.ForkExec(exe, argv, attr)
+		return s.start(namespaces)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		if err = unix.Setns(netNS, unix.CLONE_NEWNET); err != nil {
-			err = fmt.Errorf("join network namespace: %w", err)
-			return
-		}
-		pid, err = syscall.ForkExec(exe, argv, attr)
-	}()
-	<-done
+	runtime.LockOSThread()
+	own, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Setns(netNS, unix.CLONE_NEWNET)
+	}
+	if err != nil {
+		runtime.UnlockOSThread()
+		return 0, fmt.Errorf("join network namespace: %w", err)
+	}
+	pid, err = s.start(namespaces)
+	if back := unix.Setns(own, unix.CLONE_NEWNET); back == nil {
+		runtime.UnlockOSThread() // else the thread is of no further use
+	}
+	unix.Close(own)
 	return pid, err
 }
 
-// sandboxAttr is how a sandbox process starts: new namespaces of every kind, an unprivileged user,
-// and of capabilities only what it takes to empty its root.
-func sandboxAttr(l *Launch, uid, gid int) syscall.SysProcAttr {
-	flags := unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+// sandboxSpec is how a sandbox process starts: new namespaces of every kind, an unprivileged user, an empty root, and no
+// capability but while its script runs.
+func sandboxSpec(l *Launch) *spawnSpec {
+	uid, gid := nobody, nobody
+	if l.Rootless {
+		uid, gid = os.Geteuid(), os.Getegid()
+	}
+	s := &spawnSpec{
+		name: "sandbox", verb: "boot", netNS: l.NetNS, files: 1, setgroups: !l.Rootless,
+		namespaces: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+		uids:       []syscall.SysProcIDMap{{ContainerID: nobody, HostID: uid, Size: 1}},
+		gids:       []syscall.SysProcIDMap{{ContainerID: nobody, HostID: gid, Size: 1}},
+	}
 	if l.NetNS < 0 && !l.HostNetwork {
-		flags |= unix.CLONE_NEWNET
+		s.namespaces |= unix.CLONE_NEWNET
 	}
-	return syscall.SysProcAttr{
-		Cloneflags:                 uintptr(flags),
-		UidMappings:                []syscall.SysProcIDMap{{ContainerID: nobody, HostID: uid, Size: 1}},
-		GidMappings:                []syscall.SysProcIDMap{{ContainerID: nobody, HostID: gid, Size: 1}},
-		GidMappingsEnableSetgroups: !l.Rootless,
-		Credential:                 &syscall.Credential{Uid: nobody, Gid: nobody, NoSetGroups: l.Rootless},
-		AmbientCaps:                []uintptr{unix.CAP_SYS_ADMIN},
-		Setsid:                     true,
+	s.confine = func(c *childScript) {
+		c.user(nobody, !l.Rootless)
+		c.memoryFile()
+		c.emptyRoot()
+		c.caps(0)
 	}
+	return s
 }
 
-// goferAttr is how a gofer process starts. It keeps the launcher's user: files of any owner are its
-// business; but where the container has a user namespace of its own, that bounds it.
-func goferAttr(l *Launch) syscall.SysProcAttr {
-	a := syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
-		Setsid:     true,
+// goferSpec is how a gofer process starts. It keeps the launcher's user: files of any owner are its business; but where
+// the container has a user namespace of its own, that bounds it.
+func goferSpec(l *Launch) *spawnSpec {
+	s := &spawnSpec{
+		name: "gofer", verb: "gofer", netNS: -1, files: 1 + len(l.Attach), setgroups: !l.Rootless,
+		namespaces: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+		uids:       l.UIDMappings, gids: l.GIDMappings,
 	}
-	if len(l.UIDMappings) > 0 {
-		a.Cloneflags |= unix.CLONE_NEWUSER
-		a.UidMappings, a.GidMappings = l.UIDMappings, l.GIDMappings
-		a.GidMappingsEnableSetgroups = !l.Rootless
-		a.Credential = &syscall.Credential{NoSetGroups: l.Rootless}
+	own := len(l.UIDMappings) > 0
+	if own {
+		s.namespaces |= unix.CLONE_NEWUSER
 	}
-	return a
+	s.confine = func(c *childScript) {
+		if own {
+			c.user(0, !l.Rootless)
+		}
+		c.do("chdir", unix.SYS_CHDIR, c.str("/"))
+		for i := range l.Attach {
+			c.tree(&l.Attach[i], i)
+		}
+		c.procFD()
+		c.emptyRoot()
+		c.caps(boot.GoferCaps)
+	}
+	return s
+}
+
+// user makes the process one user and group, without others.
+func (c *childScript) user(id uintptr, setgroups bool) {
+	if setgroups {
+		c.do("setgroups", unix.SYS_SETGROUPS, 0, 0)
+	}
+	c.do("setgid", unix.SYS_SETRESGID, id, id, id)
+	c.do("setuid", unix.SYS_SETRESUID, id, id, id)
 }
 
 // maxFiles is the limit of descriptors of a sandbox and of a gofer: Linux's default of fs.nr_open,

@@ -90,8 +90,8 @@ func TestTimeline(t *testing.T) {
 	}
 	for who, phases := range map[string][]string{
 		"runsc": {"main entered", "flags parsed", "config.json loaded", "sandbox ready", "state saved", "sandbox ended", "container deleted"},
-		"gofer": {"main entered", "attach points opened", "root is empty", "capabilities dropped", "seccomp filter installed"},
-		"sandbox": {"main entered", "boot message received", "root is empty", "capabilities dropped", "platform ready", "memory file mapped",
+		"gofer": {"main entered", "seccomp filter installed"},
+		"sandbox": {"main entered", "boot message received", "platform ready", "memory file mapped",
 			"kernel made", "seccomp filter installed", "gofer connected", "file systems mounted", "program loaded",
 			"first instruction of the application", "first system call of the application", "application exited"},
 	} {
