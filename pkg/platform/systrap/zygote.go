@@ -3,6 +3,7 @@ package systrap
 import (
 	"cmp"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -76,7 +77,9 @@ func (p *systrap) startZygote() error {
 	chunk, _ := p.mem.alloc()
 	z := p.newSpace(chunk)
 	off := uint64(chunk) * chunkSize
-	args := &zygoteArgs{flags: unix.CLONE_FILES, entry: p.text.label[labelMemory], key: p.key}
+	// In memory that the fork has, too; cleared at the end.
+	args := (*zygoteArgs)(unsafe.Pointer(&z.ring.data))
+	*args = zygoteArgs{flags: unix.CLONE_FILES, entry: p.text.label[labelMemory], key: p.key}
 	for i, s := range p.secret {
 		args.secret[i] = uint64(s) << 32
 	}
@@ -89,14 +92,15 @@ func (p *systrap) startZygote() error {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.post(raw(raw(nil, unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uint64(unix.SIGKILL)), unix.SYS_SETSID))
+	p.leaveBehind()
 	pid, err := forkBlocked(args)
 	if err != nil {
 		return err
 	}
 	z.pid = pid
 	p.zygote = z
-	*args = zygoteArgs{}
 	r, err := z.await()
+	*args = zygoteArgs{}
 	if err == nil && r >= 0 {
 		err = p.moveVDSO(z)
 	}
@@ -113,6 +117,23 @@ func (p *systrap) startZygote() error {
 	clear(z.ring.data[:])
 	clear(z.ring.ops[:len(ops)])
 	return err
+}
+
+// leaveBehind keeps the sentry's memory out of the fork, which needs of it no more than forkZygote's instructions and
+// arguments: neither are page tables copied, nor must each page of the sentry that is written afterwards fault first.
+// A part of the data segment and all that lies above it goes; where the kernel refuses, it is copied.
+func (p *systrap) leaveBehind() {
+	from := uint64(uintptr(unsafe.Pointer(&handled))) &^ arch.PageMask
+	keep := []span{{uint64(p.mem.base), uint64(p.mem.base) + memorySize}}
+	if base, ehdr, end := stub.HostVDSO(); ehdr != 0 {
+		keep = append(keep, span{base, end})
+	}
+	slices.SortFunc(keep, func(a, b span) int { return cmp.Compare(a.start, b.start) })
+	for _, k := range append(keep, span{stubEnd, 0}) {
+		// It ends with ENOMEM, as there are gaps.
+		unix.RawSyscall(unix.SYS_MADVISE, uintptr(from), uintptr(k.start-from), unix.MADV_DONTFORK)
+		from = k.end
+	}
 }
 
 // forkBlocked forks with all signals blocked: the child has no handlers, and keeps the mask.
