@@ -52,7 +52,18 @@ func (p *Pipe) Read(dst mm.IOSeq) (int64, error) {
 		return 0, nil
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	full := !p.writable()
+	n, err := p.read(dst, want)
+	full = full && p.writable()
+	p.mu.Unlock()
+	if full { // without the lock, which who wakes up takes
+		p.queue.Notify(waiter.WritableEvents)
+	}
+	return n, err
+}
+
+// read is Read with mu held.
+func (p *Pipe) read(dst mm.IOSeq, want int64) (int64, error) {
 	n := p.data.Len()
 	if n == 0 {
 		if p.writers == 0 {
@@ -98,12 +109,8 @@ func copyOut(b *ring.Bytes, skip, n int, dst mm.IOSeq) (int, error) {
 	return done, err
 }
 
-// consume drops n bytes of content and wakes writers if that makes the pipe writable.
+// consume drops n bytes of content.
 func (p *Pipe) consume(n int) {
-	if n == 0 {
-		return
-	}
-	was := p.writable()
 	p.data.Consume(n)
 	for n > 0 && p.segs.Len() > 0 {
 		s := p.segs.At(0)
@@ -116,10 +123,6 @@ func (p *Pipe) consume(n int) {
 	}
 	if p.data.Len() == 0 {
 		p.data.Shrink(keepMemory)
-
-	}
-	if !was && p.writable() {
-		p.queue.Notify(waiter.WritableEvents)
 	}
 }
 
@@ -129,9 +132,21 @@ func (p *Pipe) writable() bool { return p.size-p.data.Len() >= atomicBuf }
 // Write appends src; packet makes each PIPE_BUF bytes of it a packet (O_DIRECT). EPIPE without readers (the caller raises
 // SIGPIPE), EAGAIN with the number of bytes written so far when the pipe is full.
 func (p *Pipe) Write(src mm.IOSeq, packet bool) (int64, error) {
-	total := src.NumBytes()
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	done, err := p.write(src, packet)
+	p.mu.Unlock()
+	if done > 0 { // without the lock, which who wakes up takes
+		p.queue.Notify(waiter.ReadableEvents)
+		if err != unix.EAGAIN {
+			err = nil
+		}
+	}
+	return done, err
+}
+
+// write is Write with mu held.
+func (p *Pipe) write(src mm.IOSeq, packet bool) (int64, error) {
+	total := src.NumBytes()
 	if p.readers == 0 {
 		return 0, unix.EPIPE
 	}
@@ -152,12 +167,6 @@ func (p *Pipe) Write(src mm.IOSeq, packet bool) (int64, error) {
 		done += int64(n)
 		if err != nil {
 			break
-		}
-	}
-	if done > 0 {
-		p.queue.Notify(waiter.ReadableEvents)
-		if err != unix.EAGAIN {
-			err = nil
 		}
 	}
 	return done, err
