@@ -23,10 +23,11 @@ const (
 	reclaimDelay = time.Millisecond
 	// reclaimNow is the number of freed bytes that are punched without delay.
 	reclaimNow = 64 << 20
-	// cachedRange is the largest range that is kept with its pages for Overwrite, and cachedBytes what is kept in all: enough for the
-	// copies that some processes make between fork and exec. A page that is there already costs a tenth of a new one.
-	cachedRange = 64 << 10
-	cachedBytes = 4 << 20
+	// cachedRange is the largest range that is kept with its pages for Overwrite and Recycle, and cachedBytes what is kept in all: enough
+	// for the copies that some processes make between fork and exec, and for the heaps and stacks of small programs. A page that is there
+	// already costs a tenth of a new one.
+	cachedRange = 256 << 10
+	cachedBytes = 8 << 20
 	// cacheIdle is how long the cache lives after the last range was put in.
 	cacheIdle = time.Second
 	// limitStep is the number of bytes that are handed out between two looks at the usage.
@@ -101,7 +102,7 @@ type AllocOpts struct {
 	Align, Phase uint64
 	// Overwrite promises to overwrite every byte at once, if the range comes Dirty.
 	Overwrite bool
-	// Recycle is for small ranges that are going to be written soon: pages that the host has given before, zeroed, if there are some.
+	// Recycle is for small ranges that are going to be written soon: the range may have pages of the host already.
 	Recycle bool
 }
 
@@ -210,7 +211,7 @@ func (f *File) Slice(off, n uint64) []byte {
 func (f *File) Allocate(n uint64, o AllocOpts) (Range, error) {
 	r, err := f.allocate(n, o)
 	if r.Dirty && !o.Overwrite {
-		if f.WriteAt(zeros[:n], r.Off) != nil {
+		if f.zero(r) != nil {
 			f.DecRef(r)
 			return Range{}, unix.ENOMEM
 		}
@@ -219,9 +220,30 @@ func (f *File) Allocate(n uint64, o AllocOpts) (Range, error) {
 	return r, err
 }
 
-// zeros is what clears a cached range; immutable. The sentry's page tables may lack the range, and a fault for each page costs more than one
-// system call.
+// zeros is what clears a cached range; immutable.
 var zeros [cachedRange]byte
+
+// zero clears what a cached range has in memory. The sentry's page tables may lack it, and a fault for each page costs more than a system call.
+func (f *File) zero(r Range) error {
+	var vec [cachedRange / pageSize]byte
+	n := r.Len / pageSize
+	if !f.ResidentPages(r.Off, vec[:n]) {
+		return f.WriteAt(zeros[:r.Len], r.Off)
+	}
+	for i := uint64(0); i < n; {
+		j := i
+		for j < n && vec[j]&1 != 0 {
+			j++
+		}
+		if j > i {
+			if err := f.WriteAt(zeros[:(j-i)*pageSize], r.Off+i*pageSize); err != nil {
+				return err
+			}
+		}
+		i = j + 1
+	}
+	return nil
+}
 
 // allocate is Allocate, but for the zeroing.
 func (f *File) allocate(n uint64, o AllocOpts) (Range, error) {

@@ -235,8 +235,9 @@ func (m *MemoryManager) fillAnon(seg *vmaSeg, addr uint64, populate bool) error 
 			if seg.Val.has(vmaNoHugePage | vmaStack | vmaGrowsDown) {
 				o.Phase += arch.PageSize
 			}
-		} else if end-start <= smallRegion && !seg.Val.has(vmaNoHugePage|vmaStack|vmaGrowsDown) {
-			o.Recycle, populate = true, true
+		} else {
+			o.Recycle = true
+			populate = populate || end-start <= smallRegion && !seg.Val.has(vmaNoHugePage|vmaStack|vmaGrowsDown)
 		}
 		r, err := m.file.Allocate(end-start, o)
 		if err != nil {
