@@ -14,8 +14,18 @@ import (
 
 // The limits of clause S-2, in KiB.
 const (
-	idlePrivate = 12 << 10
+	idlePrivate = 8 << 10
 	idlePSS     = 16 << 10
+	// manyPSS is for each of idleMany containers side by side.
+	manyPSS  = 9 << 10
+	idleMany = 50
+)
+
+// The limits of clause S-6, for the sandbox process and for the gofer.
+const (
+	idleThreads, goferThreads = 14, 11 // a busy machine makes the Go runtime start some more
+	idleFDs, goferFDs         = 16, 14
+	idleProcesses             = 6 // on the host: both and the sandbox's stubs
 )
 
 // memory is what processes take, in KiB.
@@ -98,6 +108,66 @@ func TestIdleMemory(t *testing.T) {
 	}
 	if used > watch/500 {
 		t.Errorf("%v of processor time in %v, the limit is 0.2 %%", used, watch)
+	}
+}
+
+// entries counts what a directory of a process in /proc holds.
+func entries(t *testing.T, pid int, dir string) int {
+	t.Helper()
+	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/%s", pid, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
+
+// TestIdleHostResources holds clause S-6.
+func TestIdleHostResources(t *testing.T) {
+	b := newBundle(t, "sleep", "1000")
+	id := b.running()
+	time.Sleep(time.Second)
+	var s struct{ Pid, GoferPid int }
+	text, err := os.ReadFile(filepath.Join(b.state, id, "state.json"))
+	if err != nil || json.Unmarshal(text, &s) != nil {
+		t.Fatalf("state: %v: %s", err, text)
+	}
+	for _, x := range []struct {
+		name      string
+		got, most int
+	}{
+		{"threads of the sandbox process", entries(t, s.Pid, "task"), idleThreads},
+		{"threads of the gofer", entries(t, s.GoferPid, "task"), goferThreads},
+		{"descriptors of the sandbox process", entries(t, s.Pid, "fd"), idleFDs},
+		{"descriptors of the gofer", entries(t, s.GoferPid, "fd"), goferFDs},
+		{"processes", len(b.processesOfContainer(id)), idleProcesses},
+	} {
+		t.Logf("%s: %d", x.name, x.got)
+		if x.got > x.most {
+			t.Errorf("%d %s, the limit is %d", x.got, x.name, x.most)
+		}
+	}
+}
+
+// TestManyIdle holds clause S-2 for containers side by side, which share what is the same in them.
+func TestManyIdle(t *testing.T) {
+	b := newBundle(t, "sleep", "1000")
+	b.write()
+	var ids []string
+	for range idleMany {
+		id := newID()
+		b.must("run", "--detach", "--bundle", b.dir, id)
+		t.Cleanup(func() { b.call("delete", "--force", id) })
+		ids = append(ids, id)
+	}
+	time.Sleep(2 * time.Second)
+	var sum memory
+	for _, id := range ids {
+		m := memoryOf(t, b.processesOfContainer(id))
+		sum.private, sum.pss = sum.private+m.private, sum.pss+m.pss
+	}
+	t.Logf("each of %d: private %d KiB, PSS %d KiB", idleMany, sum.private/idleMany, sum.pss/idleMany)
+	if sum.pss/idleMany > manyPSS {
+		t.Errorf("PSS of each of %d: %d KiB, the limit is %d", idleMany, sum.pss/idleMany, manyPSS)
 	}
 }
 
