@@ -24,7 +24,7 @@ const (
 // The limits of clause S-6, for the sandbox process and for the gofer.
 const (
 	idleThreads, goferThreads = 14, 11 // a busy machine makes the Go runtime start some more
-	idleFDs, goferFDs         = 16, 14
+	idleFDs, goferFDs         = 20, 16
 	idleProcesses             = 6 // on the host: both and the sandbox's stubs
 )
 
