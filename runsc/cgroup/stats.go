@@ -24,8 +24,11 @@ type CPUStats struct {
 type CPUUsage struct {
 	Total  uint64   `json:"total,omitempty"`
 	Percpu []uint64 `json:"percpu,omitempty"`
-	Kernel uint64   `json:"kernel"`
-	User   uint64   `json:"user"`
+	// PercpuKernel and PercpuUser divide it.
+	PercpuKernel []uint64 `json:"percpu_kernel,omitempty"`
+	PercpuUser   []uint64 `json:"percpu_user,omitempty"`
+	Kernel       uint64   `json:"kernel"`
+	User         uint64   `json:"user"`
 }
 
 // Throttling counts what a CPU quota did.
@@ -37,11 +40,13 @@ type Throttling struct {
 
 // MemoryStats are sizes in bytes.
 type MemoryStats struct {
-	Cache  uint64            `json:"cache,omitempty"`
-	Usage  MemoryEntry       `json:"usage,omitempty"`
-	Swap   MemoryEntry       `json:"swap,omitempty"`
-	Kernel MemoryEntry       `json:"kernel,omitempty"`
-	Raw    map[string]uint64 `json:"raw,omitempty"`
+	Cache  uint64      `json:"cache,omitempty"`
+	Usage  MemoryEntry `json:"usage,omitempty"`
+	Swap   MemoryEntry `json:"swap,omitempty"`
+	Kernel MemoryEntry `json:"kernel,omitempty"`
+	// KernelTCP is what the buffers of TCP sockets take.
+	KernelTCP MemoryEntry       `json:"kernelTCP,omitempty"`
+	Raw       map[string]uint64 `json:"raw,omitempty"`
 }
 
 // MemoryEntry is one kind of memory.
@@ -78,11 +83,16 @@ func (p *Paths) statsV1(s *Stats) {
 		return n
 	}
 	s.CPU.Usage.Total = num("cpuacct", "cpuacct.usage")
-	per, _ := os.ReadFile(filepath.Join(p.V1["cpuacct"], "cpuacct.usage_percpu"))
-	for _, f := range strings.Fields(string(per)) {
-		n, _ := strconv.ParseUint(f, 10, 64)
-		s.CPU.Usage.Percpu = append(s.CPU.Usage.Percpu, n)
+	perCPU := func(file string) (out []uint64) {
+		text, _ := os.ReadFile(filepath.Join(p.V1["cpuacct"], file))
+		for _, f := range strings.Fields(string(text)) {
+			n, _ := strconv.ParseUint(f, 10, 64)
+			out = append(out, n)
+		}
+		return out
 	}
+	s.CPU.Usage.Percpu = perCPU("cpuacct.usage_percpu")
+	s.CPU.Usage.PercpuKernel, s.CPU.Usage.PercpuUser = perCPU("cpuacct.usage_percpu_sys"), perCPU("cpuacct.usage_percpu_user")
 	t := readTable(p.V1["cpuacct"], "cpuacct.stat")
 	s.CPU.Usage.User, s.CPU.Usage.Kernel = t["user"]*clockTick, t["system"]*clockTick
 	t = readTable(p.V1["cpu"], "cpu.stat")
@@ -94,6 +104,7 @@ func (p *Paths) statsV1(s *Stats) {
 		}
 	}
 	s.Memory.Usage, s.Memory.Swap, s.Memory.Kernel = entry("memory."), entry("memory.memsw."), entry("memory.kmem.")
+	s.Memory.KernelTCP = entry("memory.kmem.tcp.")
 	s.Memory.Raw = readTable(p.V1["memory"], "memory.stat")
 	s.Memory.Cache = s.Memory.Raw["cache"]
 	s.Pids.Current = num("pids", "pids.current")

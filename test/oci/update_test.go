@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -120,4 +121,39 @@ func TestUpdateInside(t *testing.T) {
 	if r := b.call("exec", id, "sh", "-c", many); r.code == 0 {
 		t.Errorf("after the second update: %+v", r)
 	}
+}
+
+// TestEventsStats wants the figures in the form of runc's events.
+func TestEventsStats(t *testing.T) {
+	b := newBundle(t, "sh", "-c", "sleep 1000 & exec sleep 1000")
+	b.config["linux"].(map[string]any)["resources"] = map[string]any{"memory": map[string]any{"limit": 128 << 20}}
+	id := b.running()
+	until(t, "two processes", func() bool { return strings.Count(b.must("ps", id), "\n") == 3 })
+	var e struct {
+		Type, ID string
+		Data     struct {
+			CPU struct {
+				Usage struct {
+					Total, Kernel, User   int64
+					Percpu, Percpu_kernel []int64
+				}
+			}
+			Memory struct {
+				Usage, Swap, Kernel, KernelTCP struct{ Limit, Usage, Max, Failcnt uint64 }
+				Raw                            map[string]uint64
+			}
+			Pids struct{ Current int }
+		}
+	}
+	if err := json.Unmarshal([]byte(b.must("events", "--stats", id)), &e); err != nil {
+		t.Fatal(err)
+	}
+	d := &e.Data
+	if e.Type != "stats" || e.ID != id || d.CPU.Usage.Total == 0 || len(d.CPU.Usage.Percpu) == 0 || len(d.CPU.Usage.Percpu_kernel) == 0 ||
+		d.Memory.Usage.Limit != 128<<20 || d.Memory.Usage.Usage == 0 || d.Memory.KernelTCP.Limit == 0 || len(d.Memory.Raw) == 0 || d.Pids.Current != 2 {
+		t.Errorf("%+v", e)
+	}
+	b.must("kill", id, "KILL")
+	b.awaitStatus(id, "stopped")
+	b.fails([]string{"not running"}, "events", "--stats", id)
 }
