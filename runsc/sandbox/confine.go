@@ -117,14 +117,32 @@ func (c *childScript) tree(a *boot.Attach, i int) {
 	c.inherit(fd, uintptr(boot.AttachFD+i))
 }
 
-// caps reduces the process to the capabilities of mask and forbids it to ever gain any by execve(2).
+// capBits is how many capabilities a set can hold; those that the kernel does not know cannot be dropped, nor had.
+const capBits = 64
+
+// caps reduces the process to the capabilities of mask and forbids it to ever gain any by execve(2). It keeps them in the program that
+// it executes as ambient ones: with an empty bounding set even root has no others, capabilities(7).
 func (c *childScript) caps(mask uint64) {
-	hdr := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	data := new([2]unix.CapUserData)
-	for i := range data {
-		half := uint32(mask >> (32 * i))
-		data[i] = unix.CapUserData{Effective: half, Permitted: half}
+	set := func(have uint64) (hdr, data uintptr) {
+		sets := new([2]unix.CapUserData)
+		for i := range sets {
+			half := uint32(have >> (32 * i))
+			sets[i] = unix.CapUserData{Effective: half, Permitted: half, Inheritable: uint32(mask >> (32 * i))}
+		}
+		return keepAt(c.script, &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}), keepAt(c.script, sets)
 	}
-	c.do("capset", unix.SYS_CAPSET, keepAt(c.script, hdr), keepAt(c.script, data))
+	// What is not in the bounding set cannot become inheritable later. A launcher without CAP_SETPCAP leaves the set as it is.
+	hdr, data := set(mask | 1<<unix.CAP_SETPCAP)
+	c.try(unix.SYS_CAPSET, hdr, data)
+	for i := range uintptr(capBits) {
+		c.try(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, i, 0, 0, 0)
+	}
+	hdr, data = set(mask)
+	c.do("capset", unix.SYS_CAPSET, hdr, data)
+	for i := range uintptr(capBits) {
+		if mask>>i&1 != 0 {
+			c.do("ambient capabilities", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, i, 0, 0)
+		}
+	}
 	c.do("no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 }

@@ -87,7 +87,7 @@ func (s *spawnSpec) script(fds [slotExe + 1]int, conn int) *script {
 	for _, fd := range fds {
 		top = max(top, fd)
 	}
-	c := &childScript{newScript(80 + 5*s.files), uintptr(top + 64 + 2*s.files)}
+	c := &childScript{newScript(80 + 2*capBits + 5*s.files), uintptr(top + 64 + 2*s.files)}
 	c.do("close_range", unix.SYS_CLOSE_RANGE, c.base, uintptr(^uint32(0)), 0)
 	for slot, fd := range fds {
 		c.inherit(uintptr(fd), c.base+uintptr(slot))

@@ -74,20 +74,37 @@ func TestCLIDiesDuringCreate(t *testing.T) {
 	}
 }
 
-// TestForegroundRunDies kills `run`: the container must not stay for ever without its owner unnoticed.
+// TestForegroundRunDies kills `run`: with it ends the container, which is then stopped and can be deleted like any other. With runc
+// it runs on.
 func TestForegroundRunDies(t *testing.T) {
 	b := newBundle(t, "sleep", "1000")
 	b.write()
-	id := newID()
-	cmd := b.command("run", "--bundle", b.dir, id)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	for i := range 8 {
+		id := newID()
+		cmd := b.command("run", "--bundle", b.dir, id)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			b.awaitStatus(id, "running")
+		} else {
+			time.Sleep(time.Duration(i) * 5 * time.Millisecond) // in the midst of it
+		}
+		cmd.Process.Kill()
+		cmd.Wait()
+		if isRunc() {
+			if b.status(id) == "running" {
+				b.must("kill", id, "KILL")
+			}
+			b.call("delete", "--force", id)
+		} else if s := b.status(id); s != "" {
+			if s != "creating" { // a process that is about to end may hold the lock
+				b.awaitStatus(id, "stopped")
+			}
+			b.must("delete", id)
+		}
+		b.wantClean(id)
 	}
-	b.awaitStatus(id, "running")
-	cmd.Process.Kill()
-	cmd.Wait()
-	b.must("delete", "--force", id)
-	b.wantClean(id)
 }
 
 // hostProcesses lists the host's processes of a container: the tree of its pid and whatever else names its state directory.

@@ -1,3 +1,3 @@
-// Package security attacks a sandbox from inside: random system calls, hostile arguments. Whatever the
+// Package security looks at what confines a sandbox, and attacks it from inside: random system calls, hostile arguments. Whatever the
 // application does, the sentry goes on serving the other processes of the container.
 package security
