@@ -89,7 +89,7 @@ func (c *context) Blocked() {
 	p := &c.p.pace
 	t.blocked = true
 	cpu := &p.cpu[t.cpu%cpuSlots]
-	if u := cpu.last.Load(); uint64(t.spin.block) >= spinBlockMax*p.ticks || u != t && u != nil && atomic.LoadUint32(&u.inside) != 0 {
+	if u := cpu.last.Load(); uint64(t.spin.block) >= spinBlockMax*p.ticks || p.running.Load() >= p.cpus || u != t && u != nil && atomic.LoadUint32(&u.inside) != 0 {
 		t.rest()
 	} else if u := cpu.idle.Swap(t); u != nil && u != t {
 		u.rest()

@@ -21,7 +21,7 @@ const (
 	spinServiceMax = 50
 	spinBlockMax   = 100
 	spinRunMax     = 200
-	spinRunBusy    = 20
+	spinBusy       = 20
 	// spinPiece is how long a goroutine spins before it lets others run. A system call right behind another takes less.
 	spinPiece = 5
 )
@@ -100,8 +100,12 @@ func (t *thread) resume(running int32) {
 	}
 	t.spin.resumed = now
 	spin := uint32(0)
-	if uint64(t.spin.service) < spinServiceMax*p.ticks && running <= p.cpus {
-		spin = spinBlockMax * p.pauses
+	if running <= p.cpus {
+		if uint64(t.spin.service) < spinServiceMax*p.ticks {
+			spin = spinBlockMax * p.pauses
+		}
+	} else if uint64(t.spin.service) < spinBusy/2*p.ticks {
+		spin = spinBusy * p.pauses
 	}
 	cpu := cpuNumber()
 	s.spin, s.peer = spin, cpu
@@ -152,7 +156,7 @@ func (t *thread) insist() {
 // without sleeping; as long as there are enough processors, or the thread needs none for long.
 func (t *thread) keepAway(cpu uint32, running int32) {
 	p := &t.as.p.pace
-	if running >= p.cpus && uint64(t.spin.run) >= spinRunBusy*p.ticks {
+	if running >= p.cpus && uint64(t.spin.run) >= spinBusy*p.ticks {
 		cpu = noCPU
 	}
 	t.bind(cpu)
@@ -236,9 +240,9 @@ func (t *thread) spinRun(running int32) bool {
 	}
 	limit := spinRunMax
 	if 2*running > p.cpus {
-		limit = spinRunBusy
+		limit = spinBusy
 	}
-	if uint64(t.spin.run) >= uint64(limit)*p.ticks || running > p.cpus || t.cpu == s.peer {
+	if uint64(t.spin.run) >= uint64(limit)*p.ticks || t.cpu == s.peer || 2*r.spinners.Load() >= p.cpus {
 		return false
 	}
 	r.spinning()

@@ -34,6 +34,7 @@ type reactor struct {
 
 	mu      sync.Mutex
 	waiting []*thread // mu
+	gap     average   // of the time between stops; of the goroutine
 	checked uint64    // time stamp of the last look for dead and stubborn threads; mu
 }
 
@@ -65,12 +66,31 @@ func (r *reactor) run() {
 			<-r.work
 			continue
 		}
-		if r.scan() {
-			runtime.Gosched()
-			continue
+		start := rdtsc()
+		if !r.scan() && !r.spin() {
+			r.sleep()
 		}
-		r.sleep()
+		r.gap.add(rdtsc()-start, spinBusy*r.pace.ticks)
+		runtime.Gosched()
 	}
+}
+
+// spin scans for a while if threads have been stopping often; true if one did.
+func (r *reactor) spin() bool {
+	if uint64(r.gap) >= spinBusy*r.pace.ticks || 2*r.spinners.Load() >= r.pace.cpus {
+		return false
+	}
+	r.spinning()
+	defer r.spun()
+	var zero uint32
+	for range spinBusy {
+		spinEvent(&zero, 1, 1, r.pace.pauses)
+		if r.scan() {
+			return true
+		}
+		runtime.Gosched()
+	}
+	return false
 }
 
 // stop ends the goroutine. Nobody waits any more.
