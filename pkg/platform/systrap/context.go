@@ -120,7 +120,7 @@ func (c *context) bind(a *addressSpace) (*thread, error) {
 	c.thread = t
 	t.interrupt = &c.interrupt
 	c.current.Store(t)
-	t.live = false
+	t.live, t.blocked, t.spin = false, false, spinState{}
 	t.frame(c.state)
 	return t, nil
 }
