@@ -10,7 +10,7 @@ export HUSK_PLATFORM = $(PLATFORM)
 FUZZTIME ?= 20s
 PREFIX ?= /usr/local
 
-.PHONY: all run test setup unit repo syscalls apps oci docker containerd bench docs fuzz install clean
+.PHONY: all run test setup unit repo syscalls apps oci docker containerd bench docs fuzz bazel install clean
 
 all:
 	$(GO) build -trimpath -ldflags='-s -w' -o bin/runsc ./runsc
@@ -44,6 +44,11 @@ docs: all
 
 fuzz:
 	tools/fuzz.sh $(FUZZTIME)
+
+# The same binary by way of Bazel (BUILD), where that is installed; no server stays.
+bazel:
+	bazel --batch build //:runsc
+	bazel-bin/bin/runsc --version
 
 install: all
 	install -m 0755 bin/runsc $(PREFIX)/bin/runsc
