@@ -216,5 +216,6 @@ func (k *fake) Pause(id string) error                                { return k.
 func (k *fake) Resume(id string) error                               { return k.setPaused(id, false) }
 func (k *fake) Resize(id string, pid int32, rows, cols uint16) error { return nil }
 func (k *fake) Stats(id string) (Stats, error)                       { return Stats{}, nil }
+func (k *fake) Forget(id string, pid int32)                          {}
 func (k *fake) Update(id string, l *Limits) error                    { return nil }
 func (k *fake) Destroy(id string) error                              { return k.Signal(id, 0, int32(unix.SIGKILL), true) }

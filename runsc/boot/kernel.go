@@ -14,8 +14,10 @@ type Kernel interface {
 	// kernel from now on, also on error.
 	Exec(id string, p *Process) (pid int32, err error)
 	// Wait blocks until the process has exited and returns its status as wait4(2) encodes it. It
-	// can be called at any time for a process that Create or Exec started, also after its end.
+	// can be called at any time for a process that Create or Exec started, also after its end, until it is forgotten.
 	Wait(id string, pid int32) (status uint32, err error)
+	// Forget frees what Exec left of a process that has exited: it cannot be waited for any more.
+	Forget(id string, pid int32)
 	// Signal sends a signal to a process, or to all processes of the container.
 	Signal(id string, pid int32, sig int32, all bool) error
 	// Processes lists the container's processes.

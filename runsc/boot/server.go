@@ -301,6 +301,7 @@ func (p *peer) exited(container string, pid int32) {
 	for i, x := range p.attached {
 		if x.container == container && x.pid == pid {
 			p.attached = append(p.attached[:i], p.attached[i+1:]...)
+			p.s.kernel.Forget(container, pid)
 			return
 		}
 	}

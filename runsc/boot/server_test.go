@@ -131,11 +131,13 @@ func TestServerDrain(t *testing.T) {
 	}
 }
 
-// countingKernel counts calls of Destroy.
+// countingKernel counts calls of Destroy and Forget.
 type countingKernel struct {
 	Kernel
-	destroyed atomic.Int32
+	destroyed, forgotten atomic.Int32
 }
+
+func (k *countingKernel) Forget(id string, pid int32) { k.forgotten.Add(1) }
 
 func (k *countingKernel) Destroy(id string) error {
 	k.destroyed.Add(1)
@@ -193,5 +195,28 @@ func TestServerDestroysMembersOnce(t *testing.T) {
 	s.DestroyMembers()
 	if n := k.destroyed.Load(); n != 0 {
 		t.Errorf("destroyed %d times after its end", n)
+	}
+}
+
+// Nothing is left of an additional process once the connection that started it knows of its end: a container may be probed every second.
+func TestServerForgetsProcesses(t *testing.T) {
+	f, _ := NewFake(&Boot{}, nil)
+	k := &countingKernel{Kernel: f}
+	if err := k.Create(&Container{ID: "c", Process: Process{Args: []string{"sleep", "60"}, Stdio: [3]int{-1, -1, -1}}}); err != nil {
+		t.Fatal(err)
+	}
+	s := NewServer(k)
+	call, other := dial(t, s), dial(t, s)
+	r, err := call(KindExec, &ExecRequest{Container: "c", Attached: true, Process: Process{Args: []string{"exit", "3"}, Stdio: [3]int{-1, -1, -1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, wait := range []func(Kind, Message) (*Reply, error){other, call, call} {
+		if w, err := wait(KindWait, &Request{Container: "c", PID: r.PID}); err != nil || ExitCode(w.Status) != 3 {
+			t.Errorf("wait: %+v, %v", w, err)
+		}
+	}
+	if n := k.forgotten.Load(); n != 1 {
+		t.Errorf("forgotten %d times", n)
 	}
 }

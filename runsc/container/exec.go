@@ -92,7 +92,7 @@ func (c *Container) Exec(o *ExecOptions) (*Process, error) {
 
 // handOver starts the process that stands for p on the host, and gives it the connection that keeps p alive.
 func (p *Process) handOver(pidFile string, tty int) error {
-	w, err := p.c.spawnWaiter(p.client, p.pid, tty, p.c.placeLeniently)
+	w, err := p.c.spawnWaiter(p.client, p.pid, tty, nil)
 	if err == nil && pidFile != "" {
 		if err = writePIDFile(pidFile, w.pid); err != nil {
 			w.kill()
@@ -100,14 +100,6 @@ func (p *Process) handOver(pidFile string, tty int) error {
 	}
 	w.detach()
 	return err
-}
-
-// placeLeniently puts a process into the container's cgroups, if it has some and they are to be had.
-func (c *Container) placeLeniently(pid int) error {
-	if c.Cgroup == nil {
-		return nil
-	}
-	return c.Cgroup.Add(pid, true)
 }
 
 // waiter is a process that stands for one of a container's on the host, as long as this process holds it.
@@ -141,8 +133,8 @@ func (w *waiter) wait() unix.WaitStatus {
 }
 
 // spawnWaiter starts a process that stands for one of the container's on the host: it passes
-// signals on, ends with its exit code, and while it lives keeps client's connection open. placed puts it into cgroups.
-// Until it is detached it ends with this process.
+// signals on, ends with its exit code, and while it lives keeps client's connection open. placed, if not nil, puts it into
+// cgroups: those of additional processes stay out of the container's, whose memory is the application's. Until it is detached it ends with this process.
 func (c *Container) spawnWaiter(client *sandbox.Client, pid int32, tty int, placed func(pid int) error) (_ waiter, err error) {
 	control, err := c.connect()
 	if err != nil {
@@ -175,7 +167,10 @@ func (c *Container) spawnWaiter(client *sandbox.Client, pid int32, tty int, plac
 	if err != nil {
 		return waiter{}, fmt.Errorf("start the waiting process: %w", err)
 	}
-	if err = placed(w.pid); err == nil {
+	if placed != nil {
+		err = placed(w.pid)
+	}
+	if err == nil {
 		err = w.conn.SendMessage(boot.KindWaiter, 0, &boot.Waiter{
 			Container: c.ID, PID: pid, Wait: client.FD(), Control: control.FD(), TTY: tty,
 		})

@@ -143,6 +143,31 @@ func TestPodIPC(t *testing.T) {
 	wantOut(alone, other, "shm get || true", "none\n")
 }
 
+// TestPodSharedMemory has a directory of the host, in memory, at /dev/shm of each container, as Kubernetes makes it: changes in one are seen
+// in the others at once.
+func TestPodSharedMemory(t *testing.T) {
+	p := newPod(t, "exec sleep 1000")
+	dir, err := os.MkdirTemp("/dev/shm", "pod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	start := func() (*bundle, string) {
+		b := p.member(cri, "sleep", "1000")
+		b.config["mounts"] = append(b.config["mounts"].([]any), map[string]any{"destination": "/dev/shm", "type": "bind", "source": dir, "options": []string{"rbind"}})
+		return b, p.start(b)
+	}
+	a, aid := start()
+	b, bid := start()
+	wantOut(b, bid, "ls /dev/shm", "")
+	wantOut(a, aid, "echo one >/dev/shm/f", "")
+	wantOut(b, bid, "cat /dev/shm/f; ls /dev/shm", "one\nf\n")
+	wantOut(a, aid, "echo two >>/dev/shm/f; echo g >/dev/shm/g", "")
+	wantOut(b, bid, "cat /dev/shm/f /dev/shm/g; busybox mv /dev/shm/g /dev/shm/h", "one\ntwo\ng\n")
+	wantOut(a, aid, "cat /dev/shm/h; busybox rm /dev/shm/f; ls /dev/shm", "g\nh\n")
+	wantOut(b, bid, "ls /dev/shm; cat /dev/shm/f 2>/dev/null || echo gone", "h\ngone\n")
+}
+
 // TestPodHostname changes the name in one container: those that share the namespace see it.
 func TestPodHostname(t *testing.T) {
 	p := newPod(t, "exec sleep 1000")

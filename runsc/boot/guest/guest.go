@@ -288,6 +288,19 @@ func (g *Guest) Wait(id string, pid int32) (uint32, error) {
 	return uint32(status), nil
 }
 
+// Forget implements boot.Kernel.
+func (g *Guest) Forget(id string, pid int32) {
+	c, p, err := g.process(id, pid)
+	if err != nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p.group.Exited() && p != c.procs[0] && c.procs[pid] == p {
+		delete(c.procs, pid)
+	}
+}
+
 // Signal implements boot.Kernel.
 func (g *Guest) Signal(id string, pid, sig int32, all bool) error {
 	c, err := g.find(id)
