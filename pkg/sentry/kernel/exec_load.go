@@ -35,8 +35,11 @@ func (f *execFile) Mapping() (mm.Mappable, mm.MappedFile, error) {
 	return mp, f.fd, nil
 }
 
-// DecRef implements loader.File.
-func (f *execFile) DecRef() { f.fd.DecRef() }
+// DecRef implements loader.File: for scripts and interpreters of ELF files, which may be written once the program runs.
+func (f *execFile) DecRef() {
+	f.fd.AllowWrite()
+	f.fd.DecRef()
+}
 
 // openExec opens a program for execution.
 func (t *Task) openExec(start vfs.Path, path string, noFollow bool) (*execFile, error) {

@@ -63,6 +63,7 @@ func (fd *FileDescription) release() {
 		i.putWrite()
 		fd.path.Mount.writers.Add(-1)
 	}
+	fd.AllowWrite()
 	fd.path.DecRef()
 }
 

@@ -165,9 +165,10 @@ type FileDescription struct {
 	waitable waiter.Waitable
 	atime    AtimeToucher
 
-	offMu   sync.Mutex // held while an operation uses and moves off
-	off     int64      // protected by offMu
-	writer1 bool       // immutable: counted as a writer of the inode and the mount
+	offMu   sync.Mutex  // held while an operation uses and moves off
+	off     int64       // protected by offMu
+	writer1 bool        // immutable: counted as a writer of the inode and the mount
+	denies  atomic.Bool // opened for execve(2), which denies writing to the inode
 
 	mu    sync.Mutex
 	owner Owner        // protected by mu

@@ -181,8 +181,8 @@ func (i *Inode) DecRef() {
 	}
 }
 
-// DenyWrite keeps the file from being opened for writing while it is executed. ETXTBSY if it is open for writing.
-func (i *Inode) DenyWrite() error {
+// denyWrite keeps the file from being opened for writing while it is executed. ETXTBSY if it is open for writing.
+func (i *Inode) denyWrite() error {
 	for {
 		n := i.writers.Load()
 		if n > 0 {
@@ -194,8 +194,12 @@ func (i *Inode) DenyWrite() error {
 	}
 }
 
-// AllowWrite undoes DenyWrite.
-func (i *Inode) AllowWrite() { i.writers.Add(1) }
+// AllowWrite ends what an open with OpenOptions.Exec did, which otherwise lasts as long as the file is open: nobody can write to the file.
+func (fd *FileDescription) AllowWrite() {
+	if fd.denies.Swap(false) {
+		fd.Inode().writers.Add(1)
+	}
+}
 
 // getWrite counts a writer; ETXTBSY.
 func (i *Inode) getWrite() error {

@@ -11,7 +11,8 @@ type OpenOptions struct {
 	Flags   uint32 // O_*
 	Mode    uint32 // for O_CREAT and O_TMPFILE, before umask
 	Resolve LookupFlags
-	// Exec is an open for execve(2): execute permission instead of read, regular files only, noexec (EACCES).
+	// Exec is an open for execve(2): execute permission instead of read, regular files only, noexec (EACCES), nobody may write (ETXTBSY); see
+	// FileDescription.AllowWrite.
 	Exec bool
 }
 
@@ -149,6 +150,11 @@ func (v *VFS) openInode(ctx Context, p Path, o *OpenOptions, mask uint32, fresh 
 			defer i.putWrite()
 		}
 	}
+	if o.Exec {
+		if err := i.denyWrite(); err != nil {
+			return nil, err
+		}
+	}
 	if impl == nil {
 		var err error
 		if impl, err = v.openImpl(ctx, i, o.Flags); err == nil && regular && o.Flags&unix.O_TRUNC != 0 && !fresh {
@@ -159,6 +165,8 @@ func (v *VFS) openInode(ctx Context, p Path, o *OpenOptions, mask uint32, fresh 
 		if err != nil {
 			if writer {
 				i.putWrite()
+			} else if o.Exec {
+				i.writers.Add(1)
 			}
 			return nil, err
 		}
@@ -167,6 +175,7 @@ func (v *VFS) openInode(ctx Context, p Path, o *OpenOptions, mask uint32, fresh 
 		p.Mount.writers.Add(1)
 	}
 	fd := v.newFile(p, impl, o.Flags&^(unix.O_CREAT|unix.O_EXCL|unix.O_NOCTTY|unix.O_TRUNC), writer)
+	fd.denies.Store(o.Exec)
 	p.Dentry.Notify(unix.IN_OPEN)
 	return fd, nil
 }

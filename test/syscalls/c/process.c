@@ -168,6 +168,95 @@ CASE(exec_script)
 	ERR(execl("./miss", "miss", (char *)0), ENOENT);
 }
 
+static void copy_file(const char *from, const char *to)
+{
+	static char buf[1 << 16];
+	int r = OK(open(from, O_RDONLY)), w = OK(open(to, O_WRONLY | O_CREAT | O_TRUNC, 0755));
+	for (ssize_t n; (n = OK(read(r, buf, sizeof buf))) > 0;)
+		EQ(write(w, buf, n), n);
+	close(r);
+	close(w);
+}
+
+// start executes a program that waits for the end of its input, and gives its pid when it runs; *in keeps it waiting.
+static pid_t start(const char *path, int *in)
+{
+	int p[2], q[2];
+	char c;
+	OK(pipe2(p, O_CLOEXEC));
+	OK(pipe2(q, O_CLOEXEC));
+	pid_t pid = CHILD({
+		dup2(p[0], 0);
+		execl(path, "cat", (char *)0);
+		_exit(write(q[1], "x", 1) + 98);
+	});
+	close(p[0]);
+	close(q[1]);
+	EQ(read(q[0], &c, 1), 0);
+	close(q[0]);
+	*in = p[1];
+	return pid;
+}
+
+CASE(exec_busy_text)
+{
+	int in;
+	tmpdir();
+	copy_file("/bin/cat", "cat");
+	int w = OK(open("cat", O_RDWR));
+	ERR(execl("./cat", "cat", (char *)0), ETXTBSY);
+	OK(chmod("cat", 0600));
+	ERR(execl("./cat", "cat", (char *)0), EACCES);
+	OK(chmod("cat", 0700));
+	close(w);
+	w = OK(open("cat", O_RDONLY));
+	pid_t pid = start("./cat", &in);
+	ERR(open("cat", O_WRONLY), ETXTBSY);
+	ERR(open("cat", O_RDWR | O_CREAT, 0600), ETXTBSY);
+	ERR(open("cat", O_RDONLY | O_TRUNC), ETXTBSY);
+	ERR(truncate("cat", 0), ETXTBSY);
+	close(OK(open("cat", O_RDONLY)));
+	pid_t forked = CHILD({ close(in); ERR(open("cat", O_WRONLY), ETXTBSY); });
+	EQ(REAP(forked), 0);
+	OK(rename("cat", "dog"));
+	ERR(open("dog", O_WRONLY), ETXTBSY);
+	OK(unlink("dog"));
+	close(in);
+	EQ(REAP(pid), 0);
+	copy_file("/bin/cat", "cat");
+	pid = start("./cat", &in);
+	close(in);
+	EQ(REAP(pid), 0);
+	close(OK(open("cat", O_WRONLY)));
+}
+
+CASE(exec_script_is_not_busy)
+{
+	int in;
+	tmpdir();
+	OK(put_file("s", "#!/bin/sh\nread x\nexit 3\n"));
+	OK(chmod("s", 0755));
+	int w = OK(open("s", O_WRONLY));
+	ERR(execl("./s", "s", (char *)0), ETXTBSY);
+	close(w);
+	pid_t pid = start("./s", &in);
+	for (int i = 0; i < 100 && (w = open("s", O_WRONLY)) < 0; i++)
+		msleep(10);
+	CHECK(w >= 0);
+	close(in);
+	EQ(WEXITSTATUS(REAP(pid)), 3);
+}
+
+CASE(exec_memfd)
+{
+	static char buf[1 << 16];
+	int m = OK(memfd_create("cat", MFD_CLOEXEC)), r = OK(open("/bin/true", O_RDONLY));
+	for (ssize_t n; (n = OK(read(r, buf, sizeof buf))) > 0;)
+		EQ(write(m, buf, n), n);
+	char *argv[] = {"true", 0};
+	EQ(REAP(CHILD({ fexecve(m, argv, environ); _exit(9); })), 0);
+}
+
 CASE(exec_arguments_too_long)
 {
 	size_t n = 200000;
