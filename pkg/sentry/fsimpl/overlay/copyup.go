@@ -1,6 +1,8 @@
 package overlay
 
 import (
+	"strings"
+
 	"husk/pkg/sentry/mm"
 	"husk/pkg/sentry/vfs"
 
@@ -89,7 +91,7 @@ func copyXattrs(ctx vfs.Context, from, to *vfs.Inode) error {
 		return nil // a layer without attributes
 	}
 	for _, n := range l {
-		if n == xattrOpaque {
+		if strings.HasPrefix(n, xattrPrefix) {
 			continue
 		}
 		b, err := from.Ops().GetXattr(ctx, n)

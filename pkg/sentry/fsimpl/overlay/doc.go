@@ -4,8 +4,8 @@
 //
 // Layers are inodes of other file systems, whose operations are called directly: their own dentry caches and permissions play no
 // part. Differences from Linux, all towards what applications expect: a file that was open for reading when it was copied up is
-// read from the copy from then on, and so are its mappings; all files show one device number. Directories that have a part in a lower
-// layer cannot be renamed (EXDEV), as without redirect_dir.
+// read from the copy from then on, and so are its mappings; all files show one device number. A directory that has a part in a lower
+// layer can be renamed, as with redirect_dir: the attribute trusted.overlay.redirect of its upper part says where the lower ones are.
 //
 // Locks, outer to inner:
 //

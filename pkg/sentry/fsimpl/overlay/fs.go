@@ -15,6 +15,8 @@ const Magic = 0x794c7630
 const (
 	xattrPrefix = "trusted.overlay."
 	xattrOpaque = xattrPrefix + "opaque"
+	// xattrRedirect is the place of the lower parts of a directory that was moved, a path from the overlay's root.
+	xattrRedirect = xattrPrefix + "redirect"
 )
 
 // Type is the file system type for mount(2).
@@ -48,6 +50,7 @@ type fileSystem struct {
 	vfs.NoSuperblockOps
 	sb     *vfs.Superblock // immutable
 	layers Layers          // immutable
+	root   *inode          // immutable
 
 	mu sync.Mutex
 	// uppers finds the inodes of files by their upper parts, so that hard links share one; protected by mu.
@@ -71,7 +74,8 @@ func New(ctx vfs.Context, v *vfs.VFS, typ vfs.FileSystemType, o *vfs.MountOption
 	if l.Upper != nil {
 		l.Upper.IncRef()
 	}
-	root := f.newInode(nil, "", l.Upper, lower)
+	root := f.newInode(nil, "", "", l.Upper, lower)
+	f.root = root
 	f.sb.SetRoot(&root.Inode)
 	return f.sb
 }

@@ -21,12 +21,13 @@ type part struct {
 type inode struct {
 	vfs.Inode
 	fs *fileSystem // immutable
-	// parent and name are where the inode was found. Only inodes that are not in the upper layer yet need them, and those cannot
-	// be moved, so they are immutable.
-	parent *inode
-	name   string
-	upper  atomic.Pointer[vfs.Inode] // nil until copied up; a reference; set under copyMu
-	lower  []part                    // immutable; directories may have several
+	// parent and name are where the inode was found, and where its lower parts are, unless redirect names another place. A move, before which an
+	// inode is copied up, changes neither: immutable.
+	parent   *inode
+	name     string
+	redirect string
+	upper    atomic.Pointer[vfs.Inode] // nil until copied up; a reference; set under copyMu
+	lower    []part                    // immutable; directories may have several
 
 	copyMu  sync.Mutex
 	upperMu sync.Mutex // directories: held while the directory in the upper layer is changed
@@ -45,12 +46,12 @@ type inode struct {
 const maxAbsent = 1024
 
 // newInode makes an inode, or finds the one that has the upper part already. The references pass to it, and it has one for the caller.
-func (f *fileSystem) newInode(parent *inode, name string, upper *vfs.Inode, lower []part) *inode {
+func (f *fileSystem) newInode(parent *inode, name, redirect string, upper *vfs.Inode, lower []part) *inode {
 	top, layer := upper, -1
 	if top == nil {
 		top, layer = lower[0].Inode, lower[0].layer
 	}
-	i := &inode{fs: f, parent: parent, name: name, lower: lower}
+	i := &inode{fs: f, parent: parent, name: name, redirect: redirect, lower: lower}
 	var flags vfs.InodeFlags
 	if top.IsDir() {
 		flags = vfs.InodeNegative
@@ -147,8 +148,13 @@ func (i *inode) lookupUpper(ctx vfs.Context, name string) (u *vfs.Inode, white b
 
 // lowerSearch finds the lower parts of name in the directory i. dirOnly: an upper directory is there, with which only directories merge.
 // found gives the results of a batch lookup for the layers in i.lower, or is nil.
-func (i *inode) lowerSearch(ctx vfs.Context, name string, dirOnly bool, found []batch, depth int) (parts []part, err error) {
-	for k, l := range i.lower {
+func (i *inode) lowerSearch(ctx vfs.Context, name string, dirOnly bool, found []batch, depth int) ([]part, error) {
+	return i.fs.search(ctx, i.lower, name, dirOnly, found, depth)
+}
+
+// search is lowerSearch in the directory that the parts in make up.
+func (f *fileSystem) search(ctx vfs.Context, in []part, name string, dirOnly bool, found []batch, depth int) (parts []part, err error) {
+	for k, l := range in {
 		var c *vfs.Inode
 		var err error
 		if found != nil {
@@ -165,7 +171,7 @@ func (i *inode) lowerSearch(ctx vfs.Context, name string, dirOnly bool, found []
 			}
 			return nil, err
 		}
-		last := l.layer == len(i.fs.layers.Lower)-1
+		last := l.layer == len(f.layers.Lower)-1
 		if !last && isWhiteout(ctx, c) {
 			c.DecRef()
 			break
@@ -190,7 +196,7 @@ func (i *inode) child(name string, upper *vfs.Inode, lower []part) (*vfs.Inode, 
 	if upper == nil && len(lower) == 0 {
 		return nil, unix.ENOENT
 	}
-	return &i.fs.newInode(i, name, upper, lower).Inode, nil
+	return &i.fs.newInode(i, name, "", upper, lower).Inode, nil
 }
 
 // Lookup implements vfs.InodeOps.
@@ -204,6 +210,9 @@ func (i *inode) Lookup(ctx vfs.Context, name string) (*vfs.Inode, error) {
 	}
 	if white {
 		return nil, unix.ENOENT
+	}
+	if r := redirectOf(ctx, u); r != "" {
+		return i.redirected(ctx, name, u, r)
 	}
 	var lower []part
 	if (u == nil || u.IsDir() && !isOpaque(ctx, u)) && !i.knownAbsent(name) {
@@ -259,8 +268,14 @@ func (i *inode) LookupMany(ctx vfs.Context, names []string) (out []*vfs.Inode, e
 	if white {
 		return nil, unix.ENOENT
 	}
-	if u != nil && (!u.IsDir() || isOpaque(ctx, u)) || i.knownAbsent(names[0]) || len(i.lower) == 0 {
-		c, err := i.child(names[0], u, nil)
+	redirect := redirectOf(ctx, u)
+	if redirect != "" || u != nil && (!u.IsDir() || isOpaque(ctx, u)) || i.knownAbsent(names[0]) || len(i.lower) == 0 {
+		var c *vfs.Inode
+		if redirect != "" {
+			c, err = i.redirected(ctx, names[0], u, redirect)
+		} else {
+			c, err = i.child(names[0], u, nil)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -289,6 +304,13 @@ func (i *inode) LookupMany(ctx vfs.Context, names []string) (out []*vfs.Inode, e
 			}
 			if white {
 				return out, unix.ENOENT
+			}
+			if r := redirectOf(ctx, u); r != "" {
+				c, err := at.redirected(ctx, name, u, r)
+				if err == nil {
+					out = append(out, c)
+				}
+				return out, err
 			}
 		}
 		var lower []part

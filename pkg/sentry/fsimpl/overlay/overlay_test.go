@@ -71,7 +71,7 @@ func TestDiffer(t *testing.T) {
 		seeds = 4
 	}
 	for seed := range uint64(seeds) {
-		newWorld(t).Differ(t, fstest.Options{Steps: 1500, Seed: seed, Prepare: prepare, DirRenameEXDEV: true, AnyDirNlink: true})
+		newWorld(t).Differ(t, fstest.Options{Steps: 1500, Seed: seed, Prepare: prepare, AnyDirNlink: true, Forget: []int{0, 5, 40}[seed%3]})
 		if t.Failed() {
 			return
 		}
@@ -103,6 +103,63 @@ func TestCopyUpSeenByReaders(t *testing.T) {
 	if err := w.V.Stat(w.Ctx, vfs.Path{}, "/a/a", 0, 0, &after); err != nil || before.Ino != after.Ino {
 		t.Fatalf("after forgetting: %v, %d, want %d", err, after.Ino, before.Ino)
 	}
+}
+
+// TestMoveLowerDirectory moves directories that the lower layer holds, and looks again with an empty cache.
+func TestMoveLowerDirectory(t *testing.T) {
+	w := newWorld(t)
+	do := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	move := func(from, to string, flags uint32) error {
+		return w.V.Rename(w.Ctx, vfs.Path{}, from, vfs.Path{}, to, flags)
+	}
+	holds := func(dir string, want ...string) {
+		t.Helper()
+		for range 2 {
+			if got := sorted(w.List(t, dir))[2:]; !slices.Equal(got, want) {
+				t.Fatalf("%s holds %q instead of %q", dir, got, want)
+			}
+			w.FS.Root().Dentry.ForgetTree()
+		}
+	}
+	do(w.V.Unlink(w.Ctx, vfs.Path{}, "/a/a"))
+	do(move("/a", "/z", 0))
+	holds("/", "b", "c", "d", "z")
+	holds("/z", "b")
+	w.Mkdir(t, "/a") // must not show what was there
+	holds("/a")
+	do(move("/z/b", "/a/x", 0))
+	holds("/z")
+	holds("/a/x", "a", "c")
+	holds("/a/x/c", "d")
+	if s := w.Read(t, "/a/x/c/d"); s != "content of a/b/c/d" {
+		t.Fatal(s)
+	}
+	w.Write(t, "/a/x/c/d", "new")
+	do(move("/a/x/c", "/c2", 0))
+	if s := w.Read(t, "/c2/d"); s != "new" {
+		t.Fatal(s)
+	}
+	do(move("/a", "/c", unix.RENAME_EXCHANGE))
+	holds("/a", "c", "d")
+	holds("/c/x", "a")
+	holds("/a/d", "a", "e")
+	do(move("/a/d", "/z", 0)) // over an empty directory
+	holds("/z", "a", "e")
+	do(move("/z", "/a/d", 0)) // and back
+	holds("/a/d", "a", "e")
+	if s := w.Read(t, "/a/d/e/e"); s != "content of c/d/e/e" {
+		t.Fatal(s)
+	}
+	do(w.V.Unlink(w.Ctx, vfs.Path{}, "/b/e"))
+	do(w.V.Rmdir(w.Ctx, vfs.Path{}, "/b"))
+	do(move("/a", "/b", 0))
+	holds("/b", "c", "d")
+	holds("/", "b", "c", "c2", "d")
 }
 
 func TestMountType(t *testing.T) {
