@@ -14,22 +14,27 @@ import (
 // signal frame holds the extended state.
 type context struct {
 	p      *systrap
-	thread *thread // nil until the first Switch
-	state  []byte  // extended state while there is no thread; nil is the initial state
+	thread *thread   // nil until the first Switch
+	state  []byte    // extended state while there is no thread; nil is the initial state
+	spin   spinState // while there is no thread
 
 	current   atomic.Pointer[thread] // thread, for Interrupt
 	interrupt atomic.Uint32          // Interrupt was called and Switch did not say so yet
+	lent      *addressSpace          // the thread is lent there: it, and state, must be claimed first
 }
 
 // Switch implements platform.Context.
 func (c *context) Switch(as platform.AddressSpace, regs *arch.Registers) (platform.Event, error) {
 	a := as.(*addressSpace)
+	c.claim()
 	t := c.thread
 	if t == nil || t.as != a {
 		var err error
 		if t, err = c.bind(a); err != nil {
 			return platform.Event{}, err
 		}
+	} else if u := c.swap(t); u != nil {
+		t = u
 	}
 	for again := false; ; {
 		// From here on others send the interrupt signal, and do not replace code that the thread is in.
@@ -82,12 +87,13 @@ func (t *thread) again() {
 // Blocked implements platform.Context: the stub thread need not spin. It may as long as nobody else wants its processor, as
 // waking a processor that idles costs more than waking one that does not, if the last times were short.
 func (c *context) Blocked() {
-	t := c.thread
-	if t == nil || t.as.dead.Load() {
+	if c.lent != nil || c.thread == nil || c.thread.as.dead.Load() {
 		return
 	}
+	t := c.thread
 	p := &c.p.pace
 	t.blocked = true
+	defer c.lendThread(t)
 	cpu := &p.cpu[t.cpu%cpuSlots]
 	if u := cpu.last.Load(); uint64(t.spin.block) >= spinBlockMax*p.ticks || p.running.Load() >= p.cpus || u != t && u != nil && atomic.LoadUint32(&u.inside) != 0 {
 		t.rest()
@@ -112,27 +118,41 @@ func (c *context) bind(a *addressSpace) (*thread, error) {
 	if !a.ref() {
 		return nil, errDead
 	}
-	t, err := a.take()
-	if err != nil {
-		a.unref()
-		return nil, err
+	t := a.steal(true)
+	if t == nil {
+		var err error
+		if t, err = a.take(); err != nil {
+			a.unref()
+			return nil, err
+		}
 	}
+	c.take(t)
+	return t, nil
+}
+
+// take lets t, which nobody has, go on with the context's state.
+func (c *context) take(t *thread) {
 	c.thread = t
 	t.interrupt = &c.interrupt
 	c.current.Store(t)
-	t.live, t.blocked, t.spin = false, false, spinState{}
+	t.live, t.blocked, t.fresh, t.spin = false, false, true, c.spin
 	t.frame(c.state)
-	return t, nil
 }
 
 // unbind gives the thread back and keeps its extended state.
 func (c *context) unbind() {
-	t := c.thread
-	if t == nil {
-		return
+	c.claim()
+	if t := c.thread; t != nil {
+		c.detach()
+		t.as.give(t)
 	}
+}
+
+// detach keeps the extended state of the thread, and leaves the thread.
+func (c *context) detach() {
+	t := c.thread
 	c.current.Store(nil)
-	c.thread = nil
+	c.thread, c.spin = nil, t.spin
 	if t.live && t.save() != nil {
 		t.fp = 0
 	}
@@ -141,12 +161,14 @@ func (c *context) unbind() {
 			c.state = make([]byte, c.p.xstate.size)
 		}
 		c.p.xstate.read(c.state, fp)
+	} else {
+		c.state = nil
 	}
-	t.as.give(t)
 }
 
 // Release implements platform.Context.
 func (c *context) Release() {
+	c.claim()
 	if t := c.thread; t != nil {
 		c.current.Store(nil)
 		c.thread = nil
@@ -174,6 +196,10 @@ func (c *context) settle(t *thread) error {
 
 // save has the stub save the extended state of a live thread at slotFP.
 func (t *thread) save() error {
+	if atomic.LoadUint32(&t.slot.goSeq)&asleep != 0 {
+		t.live, t.fp = false, slotFP // it did that before it went to sleep
+		return nil
+	}
 	clear(unsafe.Slice((*byte)(t.at(slotFP)), t.as.p.xstate.size))
 	t.slot.mode = modeSave
 	var now atomic.Uint32
@@ -197,6 +223,7 @@ func (c *context) ReadFP(buf []byte) error {
 		return unix.EINVAL
 	}
 	var fp []byte
+	c.claim()
 	if c.thread != nil {
 		if err := c.settle(c.thread); err != nil {
 			return err
@@ -222,6 +249,7 @@ func (c *context) WriteFP(buf []byte) error {
 	if err := x.check(buf); err != nil {
 		return err
 	}
+	c.claim()
 	if t := c.thread; t != nil {
 		fp := t.xstate()
 		if fp == nil || t.live {
@@ -258,7 +286,7 @@ func (t *thread) at(off uint64) unsafe.Pointer {
 func (t *thread) frame(fp []byte) {
 	u := (*ucontext)(t.at(slotFrame))
 	*u = ucontext{flags: 7, stackSP: t.addr + slotStack, ssLen: slotSize - slotStack, sigmask: appMask()}
-	t.uctx, t.fp, t.masked = slotFrame, 0, true
+	t.uctx, t.fp = slotFrame, 0
 	if fp != nil {
 		t.as.p.xstate.frame(unsafe.Slice((*byte)(t.at(slotFP)), t.as.p.xstate.size+4), fp)
 		u.fpstate = t.addr + slotFP
@@ -295,10 +323,20 @@ func (c *context) load(t *thread, r *arch.Registers) error {
 		a.stopPatching()
 	}
 	s := t.slot
-	if !t.basesKnown || t.fs != r.FsBase || t.gs != gs {
+	set := uint32(setFs | setGs)
+	if t.basesKnown {
+		set = 0
+		if t.fs != r.FsBase {
+			set = setFs
+		}
+		if t.gs != gs {
+			set |= setGs
+		}
+	}
+	if set != 0 {
 		t.fs, t.gs, t.basesKnown = r.FsBase, gs, true
 		s.fsBase, s.gsBase = r.FsBase, gs
-		atomic.StoreUint32(&s.setBase, setFs|setGs)
+		atomic.StoreUint32(&s.setBase, set)
 	}
 	plain := flags&(flagTF|flagRF) == 0 && cs == arch.UserCS && r.Rip < maxUser
 	if t.live {
@@ -387,7 +425,7 @@ func (t *thread) patchedEvent(r *arch.Registers) (platform.Event, bool) {
 	if ps == nil || k < 0 || k >= int(ps.n.Load()) {
 		return platform.Event{}, false
 	}
-	t.live, t.site = true, k
+	t.live, t.site, t.masked = true, k, false
 	flags := s.flags&flagsUser | flagsFixed
 	rax, rip := s.rax, s.rcx
 	r.Rax, r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9, r.Rcx = rax, s.rdi, s.rsi, s.rdx, s.r10, s.r8, s.r9, rip

@@ -39,7 +39,8 @@
 // thread sleeps on lies in a page that all stub processes can read: they can wake each other's threads without need, and no more.
 //
 // The thread of a context stays with it, with the extended state in its signal frame or, after a patched call,
-// in the processor, until the context runs in another address space.
+// in the processor, until the context runs in another address space, or is blocked and another context of
+// the address space takes the thread (lend.go).
 //
 // # Patching
 //
@@ -57,6 +58,7 @@
 //	  addressSpace.frozen   keeps contexts out of application code; likewise
 //	    (locks of mm)
 //	      addressSpace.mu   the ring, the thread lists
+//	        addressSpace.lend
 //	        reactor.mu
 //	          addressSpace.life
 //	        systrap.mu, stubMemory.mu

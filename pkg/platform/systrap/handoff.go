@@ -92,7 +92,9 @@ func (t *thread) leave() {
 func (t *thread) resume(running int32) {
 	s, p := t.slot, &t.as.p.pace
 	now := rdtsc()
-	if t.blocked {
+	if t.fresh {
+		t.fresh = false
+	} else if t.blocked {
 		t.blocked = false
 		t.spin.block.add(now-s.tsc, spinBlockMax*p.ticks)
 	} else {

@@ -57,8 +57,11 @@ const (
 	modeSave      = 3 // do not go back, but save the extended state at slotFP and stop again
 )
 
-// sigPatched is the slot's signal after a patched system call: the registers are in the slot.
-const sigPatched = 0
+// Values of slot.signal that are no signals.
+const (
+	sigPatched = 0   // a patched system call: the registers are in the slot, the extended state in the processor
+	sigSaved   = 100 // modeSave is done, or the thread never ran
+)
 
 // Bits of slot.setBase: which segment bases to load before going back.
 const (

@@ -19,6 +19,10 @@ type addressSpace struct {
 	ring  *ring
 	done  *done
 
+	// lent are threads that blocked contexts could do without, the last one last; lend.
+	lend sync.Mutex
+	lent []*thread
+
 	mu       sync.Mutex
 	seq      uint64    // of the batch that runs; mu
 	cpu      uint32    // processor that the memory thread is bound to; mu
@@ -31,6 +35,7 @@ type addressSpace struct {
 	patches  atomic.Pointer[patchSet]      // set under mu
 	code     atomic.Pointer[platform.Text] // what Patch was called with last
 	noPatch  atomic.Bool
+	several  atomic.Bool // there was more than one thread
 	freezing atomic.Bool // frozen is held, and no thread may go to application code
 	frozen   sync.Mutex  // outermost
 
@@ -59,6 +64,8 @@ type thread struct {
 	hint       uint32         // its number in hints.words, or noWord
 	waker      *thread        // was asked to wake it
 	cpu        uint32         // where it probably is
+	owner      *context       // whose state it has while it is lent; as.lend
+	fresh      bool           // it did not run since its context got it
 	blocked    bool           // the sentry blocks the thread
 	woken      bool           // it slept when it was told to go
 	asked      patience
@@ -450,11 +457,15 @@ func (a *addressSpace) makeThread() *thread {
 	s := a.p.mem.at(uint64(chunk)*chunkSize + at)
 	t := &thread{as: a, slot: (*slot)(s), base: uintptr(s), addr: slotsAddr + uint64(i)*slotSize,
 		wake: make(chan struct{}, 1), index: -1, away: noCPU}
-	t.slot.self = t.addr
+	t.slot.self, t.slot.signal = t.addr, sigSaved
+	t.masked, t.fresh = true, true
 	t.makeWord()
 	a.life.Lock()
 	a.threads = append(a.threads, t)
 	a.life.Unlock()
+	if i > 0 {
+		a.several.Store(true)
+	}
 	return t
 }
 
@@ -506,6 +517,11 @@ func (a *addressSpace) take() (*thread, error) {
 		return nil, errDead
 	}
 	n := len(a.threads)
+	if n >= lendThreads*int(a.p.pace.cpus) {
+		if t := a.steal(false); t != nil {
+			return t, nil
+		}
+	}
 	if n == maxThreads {
 		return nil, unix.EAGAIN
 	}
@@ -534,10 +550,14 @@ func (a *addressSpace) take() (*thread, error) {
 	return t, nil
 }
 
-// give returns a thread that no context needs.
+// give returns a thread that no context needs, and the context's reference.
 func (a *addressSpace) give(t *thread) {
+	a.putIdle(t)
+	a.unref()
+}
+
+func (a *addressSpace) putIdle(t *thread) {
 	a.mu.Lock()
 	a.idle = append(a.idle, t)
 	a.mu.Unlock()
-	a.unref()
 }

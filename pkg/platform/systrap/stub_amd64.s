@@ -115,7 +115,15 @@ sleep:
 	SYSCALL
 
 	// The sentry changes goSeq first and then, if it finds asleep there, the word.
+	// Another context may get this thread while it sleeps, so the extended state goes to the slot, if it is not in a frame.
 tosleep:
+	CMPL slot_signal(BX), $const_sigPatched
+	JNE  saved
+	MOVL $-1, AX
+	MOVL $-1, DX
+	XSAVE64 const_slotFP(BX)
+
+saved:
 	MOVL $1, slot_sleeping(BX)
 	MOVQ slot_futex(BX), DI
 	MOVL (DI), R14
@@ -166,7 +174,7 @@ save:
 	MOVL $-1, AX
 	MOVL $-1, DX
 	XSAVE64 const_slotFP(BX)
-	MOVL $const_sigPatched, slot_signal(BX)
+	MOVL $const_sigSaved, slot_signal(BX)
 	JMP  publish
 
 bases:
