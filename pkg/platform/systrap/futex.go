@@ -1,6 +1,7 @@
 package systrap
 
 import (
+	"math"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -17,9 +18,10 @@ func futexWait(addr *uint32, val uint32, d *unix.Timespec) (ok bool) {
 	return e != unix.ETIMEDOUT
 }
 
-// futexWake wakes one sleeper. It does not sleep itself, so the scheduler need not know.
+// futexWake wakes all sleepers: hostile threads may sleep on the word, too, and would take the wake-up of the one that is
+// meant. It does not sleep itself, so the scheduler need not know.
 func futexWake(addr *uint32) {
-	unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(addr)), futexWakeOp, 1, 0, 0, 0)
+	unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(addr)), futexWakeOp, math.MaxInt32, 0, 0, 0)
 }
 
 // schedYield lets another thread of this processor run.

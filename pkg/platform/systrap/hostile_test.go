@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -188,8 +190,8 @@ func TestHostileDone(t *testing.T) {
 func TestHostileMask(t *testing.T) {
 	p := newPlatform(t)
 	hasten(p)
-	g := newGuest(t, p, []byte{0xeb, 0xfe})
-	u := ucontext{rip: codeAddr, rsp: dataAddr + 0x8000, cs: arch.UserCS, ss: arch.UserSS, eflags: 0x202, sigmask: ^uint64(0)}
+	g := newGuest(t, p, []byte{0x48, 0xff, 0x07, 0xeb, 0xfb}) // 1: incq (%rdi); jmp 1b
+	u := ucontext{rip: codeAddr, rdi: dataAddr + 0x7000, rsp: dataAddr + 0x8000, cs: arch.UserCS, ss: arch.UserSS, eflags: 0x202, sigmask: ^uint64(0)}
 	copy(g.mem[arch.PageSize:], bytesOf(&u))
 	// The system call instruction of the stub, with the frame on the stack.
 	i := bytes.Index(p.(*systrap).text.code, []byte{0x0f, 0x05})
@@ -199,7 +201,12 @@ func TestHostileMask(t *testing.T) {
 		_, err := g.ctx.Switch(g.as, &r)
 		done <- err
 	}()
-	time.Sleep(5 * time.Millisecond)
+	count := (*atomic.Uint32)(unsafe.Pointer(&g.mem[arch.PageSize+0x7000]))
+	for end := time.Now().Add(10 * time.Second); count.Load() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("does not run")
+		}
+	}
 	g.ctx.Interrupt()
 	select {
 	case err := <-done:

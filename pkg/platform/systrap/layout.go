@@ -149,6 +149,8 @@ type done struct {
 	sleeping uint32 // the memory thread sleeps, or is about to
 	result   uint64 // of the last call
 	tag      uint64 // siphash(key, ring.seq, result)
+	child    uint32 // process that a fork made; set by the kernel
+	_        uint32
 }
 
 // hints are words the sentry publishes to all stub threads.

@@ -14,11 +14,23 @@ type stubMemory struct {
 	base uintptr
 
 	mu    sync.Mutex
-	next  uint32   // first chunk never used
-	free  []uint32 // cleared chunks
-	word  []uint32 // numbers of free words of hints; mu
-	words uint32   // first never used; mu
+	next  uint32               // first chunk never used; mu
+	free  [chunkKinds][]uint32 // cleared chunks, by what they were used for; mu
+	word  []uint32             // numbers of free words of hints; mu
+	words uint32               // first never used; mu
 }
+
+// chunkKind is what a chunk is used for. A freed chunk is only used for the same again: somebody may still hold a thread for
+// one that spins on some processor (cpuState), and write slot.spin or slot.wake when its process is gone. In another
+// thread's slot that costs a spurious wake-up at most.
+type chunkKind uint8
+
+const (
+	chunkSpace   chunkKind = iota // ring, done, and the first slots
+	chunkThreads                  // more slots
+	chunkPatch                    // table and trampolines
+	chunkKinds
+)
 
 const (
 	memorySize = 4 << 30
@@ -59,12 +71,13 @@ func (m *stubMemory) at(off uint64) unsafe.Pointer {
 func (m *stubMemory) bytes(off, n uint64) []byte { return unsafe.Slice((*byte)(m.at(off)), n) }
 
 // alloc takes a zeroed chunk; ok is false if all are in use.
-func (m *stubMemory) alloc() (chunk uint32, ok bool) {
+func (m *stubMemory) alloc(kind chunkKind) (chunk uint32, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if n := len(m.free); n > 0 {
-		chunk = m.free[n-1]
-		m.free = m.free[:n-1]
+	free := &m.free[kind]
+	if n := len(*free); n > 0 {
+		chunk = (*free)[n-1]
+		*free = (*free)[:n-1]
 		return chunk, true
 	}
 	if m.next == numChunks {
@@ -74,24 +87,26 @@ func (m *stubMemory) alloc() (chunk uint32, ok bool) {
 	return m.next - 1, true
 }
 
-// release returns a chunk that no process maps any more. Of its slots only the first used ones were written;
-// what an application left there must not reach another.
-func (m *stubMemory) release(chunk uint32, used int, first bool) {
-	off := uint64(chunk) * chunkSize
+// release returns a chunk that no process maps any more. What an application left there must not reach another: of an honest
+// one that is in the first used slots, whose pages stay if they are few.
+func (m *stubMemory) release(chunk uint32, used int, kind chunkKind) {
+	off, n := uint64(chunk)*chunkSize, uint64(0)
 	m.mu.Lock()
-	keep := len(m.free) < keepFree
+	keep := len(m.free[kind]) < keepFree
 	m.mu.Unlock()
 	if keep && used <= 2 {
-		n := uint64(used) * slotSize
-		if first {
+		n = uint64(used) * slotSize
+		if kind == chunkSpace {
 			n += chunkSlots
 		}
 		clear(m.bytes(off, n))
-	} else if err := unix.Fallocate(m.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, int64(off), chunkSize); err != nil {
+	}
+	const how = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+	if unix.Fallocate(m.fd, how, int64(off+n), int64(chunkSize-n)) != nil {
 		return // never reused
 	}
 	m.mu.Lock()
-	m.free = append(m.free, chunk)
+	m.free[kind] = append(m.free[kind], chunk)
 	m.mu.Unlock()
 }
 

@@ -274,7 +274,7 @@ func (a *addressSpace) patchable(t platform.Text) (*patchSet, error) {
 	if err := a.start(); err != nil {
 		return nil, err
 	}
-	chunk, ok := a.p.mem.alloc()
+	chunk, ok := a.p.mem.alloc(chunkPatch)
 	if !ok {
 		return nil, unix.ENOMEM
 	}
@@ -303,7 +303,7 @@ func (ps *patchSet) ref() *patchSet {
 
 func (ps *patchSet) unref() {
 	if ps != nil && ps.refs.Add(-1) == 0 {
-		ps.p.mem.release(ps.chunk, slotsAtOnce, false)
+		ps.p.mem.release(ps.chunk, slotsAtOnce, chunkPatch)
 	}
 }
 

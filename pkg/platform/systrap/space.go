@@ -3,6 +3,7 @@ package systrap
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -254,7 +255,7 @@ func (a *addressSpace) Fork() (platform.AddressSpace, error) {
 // fork forks the stub process; the child has one thread without a context.
 func (a *addressSpace) fork() (*addressSpace, error) {
 	p := a.p
-	chunk, ok := p.mem.alloc()
+	chunk, ok := p.mem.alloc(chunkSpace)
 	if !ok {
 		return nil, unix.ENOMEM
 	}
@@ -268,11 +269,12 @@ func (a *addressSpace) fork() (*addressSpace, error) {
 	defer a.mu.Unlock()
 	if a.start() != nil || a.dead.Load() {
 		t.freeWord()
-		p.mem.release(chunk, 1, true)
+		p.mem.release(chunk, 1, chunkSpace)
 		return nil, unix.ESRCH
 	}
 	ops := append(a.buf[:0],
-		op{kind: opFork, nr: unix.SYS_CLONE, args: [6]uint64{unix.CLONE_FILES | unix.CLONE_PARENT, 0, uint64(p.mem.fd), 0, 0, off / arch.PageSize}},
+		op{kind: opFork, nr: unix.SYS_CLONE, args: [6]uint64{unix.CLONE_FILES | unix.CLONE_PARENT | unix.CLONE_PARENT_SETTID, 0,
+			doneAddr + uint64(unsafe.Offsetof(a.done.child)), 0, uint64(p.mem.fd), off / arch.PageSize}},
 		op{nr: unix.SYS_MUNMAP, args: [6]uint64{slotsAddr, slotSize * maxThreads}},
 		shared(doneAddr, doneSize, off+chunkDone, unix.PROT_READ|unix.PROT_WRITE),
 		shared(slotsAddr, firstSlots*slotSize, off+chunkSlots, unix.PROT_READ|unix.PROT_WRITE),
@@ -283,15 +285,17 @@ func (a *addressSpace) fork() (*addressSpace, error) {
 	b.ring.n = uint32(len(ops))
 	b.seq = p.seq.Add(1)
 	b.ring.seq = b.seq
+	atomic.StoreUint32(&a.done.child, 0)
 	a.postAs(b.seq, ops)
 	r, err := a.await()
-	if err == nil && r < 0 {
-		err = unix.Errno(-r)
-	}
 	if err != nil {
-		t.freeWord()
-		p.mem.release(chunk, 1, true)
+		a.abandon(b)
 		return nil, err
+	}
+	if r < 0 {
+		t.freeWord()
+		p.mem.release(chunk, 1, chunkSpace)
+		return nil, unix.Errno(-r)
 	}
 	b.pid = int(r)
 	if err := p.add(b); err != nil {
@@ -303,6 +307,42 @@ func (a *addressSpace) fork() (*addressSpace, error) {
 	b.patches.Store(a.patches.Load().ref())
 	b.noPatch.Store(a.noPatch.Load())
 	return b, nil
+}
+
+// abandon ends the child that fork may have made though the answer never came, as the process was killed or died. The child's
+// chunk is lost: nobody can tell for sure that no process has it.
+func (a *addressSpace) abandon(b *addressSpace) {
+	a.reap() // so that there will be no child any more
+	b.post([]op{{nr: unix.SYS_EXIT_GROUP}})
+	b.wakeMemory()
+	for _, t := range b.threads {
+		t.freeWord()
+	}
+	// The application may have changed the number: never kill by it, and only wait for what nobody else waits for.
+	p, pid := a.p, int(int32(atomic.LoadUint32(&a.done.child)))
+	if pid <= 1 || pid == p.zygote.pid || p.knows(pid) {
+		return
+	}
+	go func() {
+		for range 100 {
+			if got, err := unix.Wait4(pid, nil, unix.WALL|unix.WNOHANG, nil); got == pid || err == unix.ECHILD {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}()
+}
+
+// knows tells whether a process is an address space.
+func (p *systrap) knows(pid int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for a := range p.spaces {
+		if a.pid == pid {
+			return true
+		}
+	}
+	return false
 }
 
 // start waits for the end of what fork left to the child. The caller holds mu.
@@ -440,9 +480,9 @@ func (a *addressSpace) destroy() {
 	for _, t := range a.threads {
 		t.freeWord()
 	}
-	a.p.mem.release(a.first, min(used, firstSlots), true)
+	a.p.mem.release(a.first, min(used, firstSlots), chunkSpace)
 	for _, c := range a.more {
-		a.p.mem.release(c, slotsAtOnce, false)
+		a.p.mem.release(c, slotsAtOnce, chunkThreads)
 	}
 }
 
@@ -527,7 +567,7 @@ func (a *addressSpace) take() (*thread, error) {
 	}
 	ops := a.buf[:0]
 	if n >= firstSlots && (n-firstSlots)/slotsAtOnce == len(a.more) {
-		chunk, ok := a.p.mem.alloc()
+		chunk, ok := a.p.mem.alloc(chunkThreads)
 		if !ok {
 			return nil, unix.ENOMEM
 		}

@@ -27,6 +27,7 @@
 #define SYS_EXIT_GROUP 231
 #define FUTEX_WAIT 0
 #define FUTEX_WAKE 1
+#define FUTEX_ALL 0x7fffffff // hostile threads may sleep on the same word
 #define ARCH_SET_GS 0x1001
 #define ARCH_SET_FS 0x1002
 #define CPUNODE_SELECTOR 0x7b
@@ -110,7 +111,7 @@ sleep:
 	JEQ  tosleep
 	MOVQ AX, DI
 	MOVL $FUTEX_WAKE, SI
-	MOVL $1, DX
+	MOVL $FUTEX_ALL, DX
 	MOVL $SYS_FUTEX, AX
 	SYSCALL
 
@@ -475,15 +476,13 @@ ismap:
 	JMP call
 
 	// Fork: the parent is done with its batch. The child maps its own ring before it looks at any ring again, since
-	// the parent's may change: the descriptor is in the third argument of clone, the page of the file in the
+	// the parent's may change: the descriptor is in the fifth argument of clone, the page of the file in the
 	// sixth. Then it asks to be killed when the sentry dies, and goes on with the batch, unless the
 	// sentry died before.
 fork:
 	SYSCALL
 	TESTQ AX, AX
 	JNE  complete
-	MOVL DX, R8
-	ORQ  R13, R8
 	MOVL R9, R9
 	SHLQ $12, R9
 	MOVQ $const_ringAddr, DI

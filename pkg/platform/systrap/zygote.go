@@ -74,7 +74,7 @@ func (p *systrap) mapShared(addr, size, off, prot uint64) [6]uint64 {
 // startZygote forks the zygote and makes it what it is: a process with nothing but the stub region, without
 // privileges, under the filter.
 func (p *systrap) startZygote() error {
-	chunk, _ := p.mem.alloc()
+	chunk, _ := p.mem.alloc(chunkSpace)
 	z := p.newSpace(chunk)
 	off := uint64(chunk) * chunkSize
 	// In memory that the fork has, too; cleared at the end.
