@@ -257,3 +257,19 @@ func TestDaemonRestartIsNotNeededAfterKilledSandbox(t *testing.T) {
 		t.Errorf("rm: %s", errs)
 	}
 }
+
+// TestUpdate changes the limits of a running container.
+func TestUpdate(t *testing.T) {
+	id := start(t, "exec sleep 1000", "--memory", "128m", "--pids-limit", "5")
+	const many = "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait"
+	if _, errs, code := run(t, "exec", id, "sh", "-c", many); code == 0 {
+		t.Errorf("nine processes in a container with five: %s", errs)
+	}
+	if _, errs, code := run(t, "update", "--memory", "256m", "--memory-swap", "512m", "--pids-limit", "50", "--cpus", "0.5", id); code != 0 {
+		t.Fatalf("update: %s", errs)
+	}
+	eventually(t, "more processes", func() bool { _, _, code := run(t, "exec", id, "sh", "-c", many); return code == 0 })
+	if runtimeName() != "runc" {
+		want(t, 0, "262144\n", "exec", id, "sed", "-n", `s/^MemTotal: *\([0-9]*\) kB/\1/p`, "/proc/meminfo")
+	}
+}
