@@ -85,6 +85,7 @@ type Task struct {
 	restart      restartState     // own goroutine
 	frame        arch.SignalFrame // own goroutine: buffer for signal frames
 	sigInfo      linux.SignalInfo // own goroutine: buffer for the signal being delivered
+	iovecs       []mm.AddrRange   // own goroutine: buffer of IOVecs
 	waitEntry    waiter.Entry     // own goroutine: for waits of child states
 	queued       []func()         // protected by mu: see RunInTask
 	newLimits    *limits.Set      // between newChild and linkChild

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"husk/pkg/sentry/clock"
+	"husk/pkg/sentry/mm"
 	"husk/pkg/sentry/vfs"
 )
 
@@ -108,3 +109,17 @@ func (t *Task) disarmTimer() { t.timer.Stop() }
 
 // timerFired runs on a goroutine of the runtime.
 func (t *Task) timerFired() { t.wake.NotifyEvent(0) }
+
+// keptVecs is the length up to which a task keeps its vector; longer ones are rare.
+const keptVecs = 64
+
+// IOVecs is memory for a vector of n ranges. It is the task's, until the next call.
+func (t *Task) IOVecs(n int) []mm.AddrRange {
+	if n > keptVecs {
+		return make([]mm.AddrRange, n)
+	}
+	if n > cap(t.iovecs) {
+		t.iovecs = make([]mm.AddrRange, min(max(2*n, 8), keptVecs))
+	}
+	return t.iovecs[:n]
+}

@@ -137,7 +137,7 @@ func userIov(t *kernel.Task, addr, count arch.SyscallArg) (mm.IOSeq, error) {
 	if n == 0 {
 		return t.MM().Seq(0, 0), nil
 	}
-	list := make([]mm.AddrRange, n)
+	list := t.IOVecs(int(n))
 	b := unsafe.Slice((*byte)(unsafe.Pointer(&list[0])), n*16)
 	if _, err := t.MM().CopyIn(addr.Pointer(), b); err != nil {
 		return mm.IOSeq{}, err
