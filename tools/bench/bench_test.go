@@ -10,8 +10,11 @@ import (
 )
 
 // sample is a store with a row of each section.
-func sample() *store {
-	s := &store{results: map[string]result{}}
+func sample(t *testing.T) *store {
+	s, err := openStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i, row := range []string{"fstat", "stat", "open-close"} {
 		c := newCollector("micro", row, "us", native, 2)
 		for r := range 5 {
@@ -31,7 +34,7 @@ func sample() *store {
 }
 
 func TestRatios(t *testing.T) {
-	r := sample().rows("micro")
+	r := sample(t).rows("micro")
 	if len(r) != 3 || r[0].Row != "fstat" || r[0].Ratios[systrap] != 1 || r[2].Ratios[systrap] != 3 || r[2].Values[systrap] != 9 {
 		t.Fatalf("%+v", r)
 	}
@@ -44,7 +47,7 @@ func TestRatios(t *testing.T) {
 }
 
 func TestReport(t *testing.T) {
-	s := sample()
+	s := sample(t)
 	text := string(markdown(s))
 	for _, want := range []string{"|fstat|3.00|-|3.00 (1.00x)|-|2x|met|", "|geometric mean of 1||4.00x|2.0x|missed|", "|idle|-|7.00 MB|-|8 MB|met|"} {
 		if !strings.Contains(text, want) {

@@ -51,6 +51,7 @@ func bench(o *options) error {
 			return err
 		}
 		defer w.close()
+		go w.closeOnSignal()
 		for _, name := range strings.Split(o.only, ",") {
 			found := false
 			for _, p := range parts {
@@ -60,9 +61,6 @@ func bench(o *options) error {
 				found = true
 				if err := p.measure(w, o, s); err != nil {
 					return fmt.Errorf("%s: %w", name, err)
-				}
-				if err := s.save(); err != nil {
-					return err
 				}
 			}
 			if !found {

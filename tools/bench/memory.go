@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -37,8 +38,9 @@ func measureMemory(w *world, o *options, s *store) error {
 		private.add(column, sum.private)
 		pss.add(column, sum.pss)
 	}
-	s.put(private.result())
-	s.put(pss.result())
+	if err := errors.Join(s.put(private.result()), s.put(pss.result())); err != nil {
+		return err
+	}
 	each := newCollector("memory", fmt.Sprintf("%d idle containers: PSS of each", many), "MB", "", manyTarget)
 	for _, column := range []string{runc, systrap} {
 		sum, err := w.idle(column, many)
@@ -47,15 +49,16 @@ func measureMemory(w *world, o *options, s *store) error {
 		}
 		each.add(column, sum.pss/many)
 	}
-	s.put(each.result())
+	if err := s.put(each.result()); err != nil {
+		return err
+	}
 	perFile, err := w.heapPerFile()
 	if err != nil {
 		return err
 	}
 	files := newCollector("memory", fmt.Sprintf("heap per empty file, %d in a tmpfs", fileCount), "bytes", "", fileTarget)
 	files.add(systrap, perFile)
-	s.put(files.result())
-	return nil
+	return s.put(files.result())
 }
 
 // memory is in MB.

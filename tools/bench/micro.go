@@ -59,7 +59,9 @@ func measureMicro(w *world, o *options, s *store) error {
 				c.add(x.column, v)
 			}
 		}
-		s.put(c.result())
+		if err := s.put(c.result()); err != nil {
+			return err
+		}
 	}
 	return nil
 }

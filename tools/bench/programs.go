@@ -79,8 +79,7 @@ func (p *program) measure(sessions []*session, o *options, s *store) error {
 			}
 		}
 	}
-	s.put(c.result())
-	return nil
+	return s.put(c.result())
 }
 
 func orTrue(script string) string {

@@ -39,9 +39,10 @@ func measureStartup(w *world, o *options, s *store) error {
 			}
 		}
 	}
-	s.put(run.result())
-	s.put(life.result())
-	return nil
+	if err := s.put(run.result()); err != nil {
+		return err
+	}
+	return s.put(life.result())
 }
 
 // timed is the time of the command lines together, in milliseconds.

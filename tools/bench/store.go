@@ -105,7 +105,11 @@ func openStore(dir string) (*store, error) {
 	return s, json.Unmarshal(text, &s.results)
 }
 
-func (s *store) put(r result) { s.results[r.Section+"/"+r.Row] = r }
+// put keeps a result, at once: a run may be cut short.
+func (s *store) put(r result) error {
+	s.results[r.Section+"/"+r.Row] = r
+	return s.save()
+}
 
 func (s *store) save() error {
 	text, err := json.MarshalIndent(s.results, "", " ")

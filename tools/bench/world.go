@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 
@@ -63,6 +64,15 @@ func (w *world) close() {
 		unix.Unmount(filepath.Join(w.dir, "image", "layer"), unix.MNT_DETACH)
 	}
 	os.RemoveAll(w.dir)
+}
+
+// closeOnSignal removes everything when the command is told to end: containers end by themselves, with their input.
+func (w *world) closeOnSignal() {
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, unix.SIGINT, unix.SIGTERM)
+	<-ch
+	w.close()
+	os.Exit(1)
 }
 
 // imageSize is the size of the file that the rows "image-" of the microbenchmarks read.
