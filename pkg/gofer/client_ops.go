@@ -31,6 +31,16 @@ func (c *Client) WalkOpen(dir Handle, names []string, out []Entry) (entries []En
 	return c.walk(dir, names, out, walkOpenLast)
 }
 
+// Siblings looks up names in dir, each by itself, and appends what it found to out, in order, until one is not there or the
+// reply is full; err says why the first that is missing is. It takes up to 128 names.
+func (c *Client) Siblings(dir Handle, names []string, out []Entry) ([]Entry, error) {
+	out, fd, err := c.walk(dir, names, out, walkSiblings)
+	if fd >= 0 {
+		unix.Close(fd)
+	}
+	return out, err
+}
+
 func (c *Client) walk(dir Handle, names []string, out []Entry, flags uint8) ([]Entry, int, error) {
 	if len(names) == 0 || len(names) > walkMax {
 		return out, -1, unix.EINVAL

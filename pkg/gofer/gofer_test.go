@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -163,6 +164,38 @@ func TestWalk(t *testing.T) {
 	want(t, "no handle", c.Stat(0, &a), unix.EBADF)
 	_, _, err = c.Attach(7)
 	want(t, "attach", err, unix.ENODEV)
+}
+
+func TestSiblings(t *testing.T) {
+	c, root, dir := setup(t)
+	os.MkdirAll(dir+"/a/b", 0o755)
+	os.WriteFile(dir+"/f", []byte("hello"), 0o640)
+	os.Symlink("/etc", dir+"/l")
+	e, err := c.Siblings(root, []string{"a", "f", "l", "a"}, nil)
+	want(t, "siblings", err, nil)
+	if len(e) != 4 || e[0].Attr.Type() != unix.S_IFDIR || e[1].Attr.Size != 5 || e[2].Target != "/etc" || e[3].Attr != e[0].Attr || e[3].Handle == e[0].Handle {
+		t.Errorf("%+v", e)
+	}
+	e, err = c.Siblings(root, []string{"f", "b", "a"}, nil)
+	want(t, "one missing", err, unix.ENOENT)
+	if len(e) != 1 || e[0].Attr.Size != 5 {
+		t.Errorf("one missing: %+v", e)
+	}
+	for _, name := range []string{"..", ".", "a/b", ""} {
+		if e, err = c.Siblings(root, []string{"f", name}, nil); err == nil || len(e) != 0 {
+			t.Errorf("%q: %d entries, %v", name, len(e), err)
+		}
+	}
+	long := strings.Repeat("x", 4000)
+	var names []string
+	for i := range 60 { // more than a reply holds
+		names = append(names, fmt.Sprint("l", i))
+		os.Symlink(long, dir+"/"+names[i])
+	}
+	e, err = c.Siblings(root, names, nil)
+	if len(e) == 0 || len(e) >= 60 || err == nil || e[len(e)-1].Target != long {
+		t.Errorf("long links: %d entries, %v", len(e), err)
+	}
 }
 
 func TestNames(t *testing.T) {

@@ -259,7 +259,7 @@ func mutate(r *rand.Rand, handles []Handle) (op, []byte) {
 		w.u32(uint32(r.Intn(3)))
 	case opWalk:
 		n := r.Intn(6)
-		w.u8(uint8(r.Intn(3)))
+		w.u8(uint8(r.Intn(5)))
 		w.u8(uint8(n))
 		for range n {
 			name()

@@ -9,7 +9,7 @@ import (
 
 // doWalk resolves components one after the other and answers: how many it found, why it ended, and
 // handle, attributes and link target of each found one. It ends without error at what is no
-// directory: the client knows what to do with links and the like.
+// directory: the client knows what to do with links and the like. With walkSiblings it resolves each name in the directory.
 func (w *worker) doWalk(dir *object, r *reader) error {
 	flags, n := r.u8(), int(r.u8())
 	if n == 0 || n > walkMax {
@@ -45,6 +45,11 @@ func (w *worker) doWalk(dir *object, r *reader) error {
 			break
 		}
 		found++
+		if flags&walkSiblings != 0 {
+			cur.put()
+			cur = dir
+			continue
+		}
 		if cur.typ != unix.S_IFDIR {
 			if cur.typ == unix.S_IFREG && i == n-1 && flags&walkOpenLast != 0 {
 				if fd, err := w.reopen(cur.fd, unix.O_RDONLY); err == nil {

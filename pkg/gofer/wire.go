@@ -7,7 +7,7 @@ import (
 )
 
 // Version is the protocol's version; both sides must agree.
-const Version = 1
+const Version = 2
 
 // MaxMessage bounds a message in bytes: the largest extended attribute (XATTR_SIZE_MAX, 64 KiB) and
 // its surroundings, and well below the default send buffer of a socket (208 KiB).
@@ -54,7 +54,10 @@ const (
 )
 
 // Flags of opWalk.
-const walkOpenLast = 1 // donate a read-only descriptor of the last component if it is a regular file
+const (
+	walkOpenLast = 1 // donate a read-only descriptor of the last component if it is a regular file
+	walkSiblings = 2 // each name is one of the directory and not of what the name before it stands for
+)
 
 // writer appends fields to a message.
 type writer struct{ b []byte }

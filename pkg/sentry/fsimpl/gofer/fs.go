@@ -39,6 +39,8 @@ type filesystem struct {
 	idleFirst  *inode     // inodes whose descriptors nobody used when they came here, oldest first
 	idleLast   *inode
 	idleLength int
+	ahead      [aheadDirs]*inode // directories with entries asked for ahead, without references
+	aheadNext  int
 }
 
 // fileKey is what makes a file of the host one file, whatever its names are.

@@ -36,6 +36,7 @@ type inode struct {
 	old     []int32         // descriptors for reading that rw replaced
 	listing []broker.Dirent // of a directory; immutable once here; nil: not known
 	listGen uint64          // counts changes of the directory
+	ahead   *ahead          // of a directory whose entries are looked up
 }
 
 // Release implements vfs.InodeOps.
@@ -48,11 +49,14 @@ func (i *inode) Release() {
 	fs.tableMu.Unlock()
 	fs.idleMu.Lock()
 	fs.dropIdle(i)
+	fs.leaveAhead(i)
 	fs.idleMu.Unlock()
 	i.mu.Lock()
 	i.closeLocked()
+	unused := i.dropAhead()
 	gone := i.attr.Nlink == 0
 	i.mu.Unlock()
+	fs.closeAll(unused)
 	fs.client.Close(i.handle)
 	if gone {
 		fs.client.Flush() // the broker's descriptor keeps the space of a deleted file
@@ -61,6 +65,28 @@ func (i *inode) Release() {
 
 // Lookup implements vfs.InodeOps.
 func (i *inode) Lookup(ctx vfs.Context, name string) (*vfs.Inode, error) {
+	if i.fs.shared {
+		return i.lookup(name)
+	}
+	if e, ok := i.takeAhead(name); ok {
+		return &i.fs.inode(&e).Inode, nil
+	}
+	names, index, gen := i.plan(name)
+	if len(names) == 1 {
+		return i.lookup(name)
+	}
+	var buf [aheadMax]broker.Entry
+	e, err := i.fs.client.Siblings(i.handle, names, buf[:0])
+	if len(e) == 0 {
+		return nil, hostError(err)
+	}
+	c := i.fs.inode(&e[0])
+	i.keepAhead(e[1:], names[1:], index[1:], gen)
+	return &c.Inode, nil
+}
+
+// lookup asks for one name.
+func (i *inode) lookup(name string) (*vfs.Inode, error) {
 	var buf [1]broker.Entry
 	e, err := i.fs.client.Walk(i.handle, []string{name}, buf[:0])
 	if err != nil {
@@ -75,11 +101,21 @@ const batch = 32
 // LookupMany implements vfs.BatchLookup.
 func (i *inode) LookupMany(ctx vfs.Context, names []string) (found []*vfs.Inode, err error) {
 	dir := i
+	if e, ok := i.takeAhead(names[0]); ok {
+		dir = i.fs.inode(&e)
+		found, names = append(found, &dir.Inode), names[1:]
+		if !dir.IsDir() {
+			return found, nil
+		}
+	}
 	var buf [8]broker.Entry
 	for len(names) > 0 {
 		n := min(len(names), batch)
 		e, err := i.fs.client.Walk(dir.handle, names[:n], buf[:0])
 		for k := range e {
+			if old, ok := dir.takeAhead(names[k]); ok {
+				i.fs.client.Close(old.Handle)
+			}
 			dir = i.fs.inode(&e[k])
 			found = append(found, &dir.Inode)
 		}
@@ -119,7 +155,9 @@ func (i *inode) changed() {
 	i.mu.Lock()
 	i.listing = nil
 	i.listGen++
+	unused := i.dropAhead()
 	i.mu.Unlock()
+	i.fs.closeAll(unused)
 	i.touch()
 }
 
