@@ -23,7 +23,15 @@ func TestCapabilities(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { cmd.Process.Signal(syscall.SIGTERM); cmd.Process.Kill(); cmd.Wait() }()
+	defer func() {
+		// It passes the signal on and removes what it made; killed, it could not.
+		cmd.Process.Signal(syscall.SIGTERM)
+		late := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+		cmd.Wait()
+		if !late.Stop() {
+			t.Error("do does not end by SIGTERM")
+		}
+	}()
 	var s struct {
 		Pid, GoferPid int
 		Status        string
