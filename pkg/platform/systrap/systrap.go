@@ -71,6 +71,7 @@ func New() (platform.Platform, error) {
 		p.Release()
 		return nil, err
 	}
+	p.keeper.refill()
 	return p, nil
 }
 
@@ -79,7 +80,7 @@ func (p *systrap) NewAddressSpace() (platform.AddressSpace, error) {
 	for {
 		select {
 		case a := <-p.ready:
-			p.keeper.refill()
+			p.keeper.taken()
 			if a.isDead() {
 				a.Release()
 				continue
@@ -91,7 +92,7 @@ func (p *systrap) NewAddressSpace() (platform.AddressSpace, error) {
 		if err != nil {
 			return nil, err
 		}
-		p.keeper.refill()
+		p.keeper.taken()
 		return a, nil
 	}
 }
@@ -132,7 +133,8 @@ func (p *systrap) Release() {
 }
 
 // readySpaces is how many stub processes wait for NewAddressSpace. Each saves 0.3 ms of an execve(2) and costs about
-// 100 KB of the host's memory; two last for a shell that starts a pipeline.
+// 100 KB of the host's memory; two last for a shell that starts a pipeline. Before a second program is executed there is
+// only the one that the first program gets, made while the container is: many containers execute no other.
 const readySpaces = 2
 
 // keeper does what nobody should wait for: it waits for killed stub processes and frees their memory, and
@@ -141,6 +143,7 @@ type keeper struct {
 	p     *systrap
 	queue chan *addressSpace
 	fill  chan struct{}
+	took  atomic.Uint64 // calls of taken
 	quit  chan struct{}
 	done  chan struct{}
 }
@@ -162,6 +165,13 @@ func (k *keeper) start(p *systrap) {
 	}()
 }
 
+// taken says that a process was taken. It does not wait.
+func (k *keeper) taken() {
+	if k.took.Add(1) > 1 {
+		k.refill()
+	}
+}
+
 // refill asks for ready processes; it does not wait.
 func (k *keeper) refill() {
 	select {
@@ -172,7 +182,11 @@ func (k *keeper) refill() {
 
 // make makes one ready process, and asks for more if some are missing: processes to be freed get their turn in between.
 func (k *keeper) make() {
-	if len(k.p.ready) == cap(k.p.ready) {
+	want := readySpaces
+	if took := k.took.Load(); took < 2 {
+		want = 1 - int(took)
+	}
+	if len(k.p.ready) >= want {
 		return
 	}
 	a, err := k.p.zygote.fork()
