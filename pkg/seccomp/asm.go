@@ -2,6 +2,7 @@ package seccomp
 
 import (
 	"errors"
+	"math/bits"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -17,21 +18,52 @@ type node struct {
 	k    uint32
 	yes  *node // next instruction; taken branch of a conditional jump
 	no   *node // the other branch of a conditional jump
+
+	id    uint32
+	visit uint32 // the last call of order that came by
+	chain *node  // in the graph's table
+	holds int64  // dropLoads: the accumulator on entry
+	at    int    // assemble: instructions from the nearest entry to the end, 0 for none
 }
 
-// graph interns nodes.
-type graph struct{ nodes map[node]*node }
+// graph interns nodes. It lies close together: filters are built at each start of a sandbox, where touching a page of
+// memory for the first time costs more than all else here.
+type graph struct {
+	slab   []node // the rest of the last allocation
+	table  []*node
+	nodes  uint32
+	visits uint32 // calls of order
+}
+
+// newGraph makes a graph for about as many rules; a table that is too small is slow and no more.
+func newGraph(rules int) *graph {
+	return &graph{table: make([]*node, 2<<bits.Len(uint(rules))), slab: make([]node, 3*rules+16)}
+}
 
 func (g *graph) node(n node) *node {
 	if n.yes != nil && n.yes == n.no {
 		return n.yes // a decision without consequence
 	}
-	if have := g.nodes[n]; have != nil {
-		return have
+	h := n.k*0x9e3779b1 ^ uint32(n.code)<<16
+	for _, next := range [...]*node{n.yes, n.no} {
+		if h *= 31; next != nil {
+			h += next.id
+		}
 	}
-	p := new(node)
-	*p = n
-	g.nodes[n] = p
+	slot := &g.table[(h^h>>15)%uint32(len(g.table))]
+	for have := *slot; have != nil; have = have.chain {
+		if have.code == n.code && have.k == n.k && have.yes == n.yes && have.no == n.no {
+			return have
+		}
+	}
+	if len(g.slab) == 0 {
+		g.slab = make([]node, 64)
+	}
+	p := &g.slab[0]
+	g.slab = g.slab[1:]
+	g.nodes++
+	*p = node{code: n.code, k: n.k, yes: n.yes, no: n.no, id: g.nodes, chain: *slot}
+	*slot = p
 	return p
 }
 
@@ -57,54 +89,56 @@ func (g *graph) jump(code uint16, k uint32, yes, no *node) *node {
 
 // order returns the nodes reachable from root with every node before its successors, and the
 // "no" side close behind its jump.
-func order(root *node) []*node {
-	var post []*node
-	seen := map[*node]bool{}
-	var visit func(*node)
-	visit = func(n *node) {
-		if n == nil || seen[n] {
-			return
-		}
-		seen[n] = true
-		visit(n.yes)
-		visit(n.no)
-		post = append(post, n)
-	}
-	visit(root)
+func (g *graph) order(root *node) []*node {
+	g.visits++
+	post := g.walk(root, make([]*node, 0, g.nodes))
 	slices.Reverse(post)
 	return post
+}
+
+// walk appends the nodes reachable from n that order has not come by, each after its successors.
+func (g *graph) walk(n *node, post []*node) []*node {
+	if n == nil || n.visit == g.visits {
+		return post
+	}
+	n.visit = g.visits
+	post = g.walk(n.yes, post)
+	post = g.walk(n.no, post)
+	return append(post, n)
 }
 
 // dropLoads redirects every edge to a load of the word that the accumulator holds on that edge to
 // behind the load. Masking destroys the word. Nodes are changed in place, so the graph must not
 // grow afterwards.
-func dropLoads(root *node) {
-	const unknown, conflict = -1, -2
-	holds := map[*node]int64{} // accumulator on entry: offset, or conflict where paths disagree
-	holds[root] = unknown
-	for _, n := range order(root) {
-		in, reached := holds[n]
-		if !reached {
+func (g *graph) dropLoads(root *node) {
+	const unreached, unknown, conflict = -3, -1, -2
+	nodes := g.order(root)
+	for _, n := range nodes {
+		n.holds = unreached // else an offset, or conflict where paths disagree
+	}
+	root.holds = unknown
+	for _, n := range nodes {
+		if n.holds == unreached {
 			continue
 		}
-		out := in
+		out := n.holds
 		switch n.code {
 		case ldAbs:
 			out = int64(n.k)
 		case aluAnd:
 			out = unknown
 		}
-		for _, edge := range []**node{&n.yes, &n.no} {
+		for _, edge := range [...]**node{&n.yes, &n.no} {
 			for *edge != nil && (*edge).code == ldAbs && int64((*edge).k) == out {
 				*edge = (*edge).yes
 			}
 			if *edge == nil {
 				continue
 			}
-			if have, ok := holds[*edge]; ok && have != out {
-				holds[*edge] = conflict
+			if have := (*edge).holds; have != unreached && have != out {
+				(*edge).holds = conflict
 			} else {
-				holds[*edge] = out
+				(*edge).holds = out
 			}
 		}
 	}
@@ -114,18 +148,17 @@ func dropLoads(root *node) {
 // distance to a target is known when the jump is emitted. A target out of the 8-bit reach of a
 // conditional jump gets a stand-in right behind the jump (a long jump, or a second copy of a
 // return), which then serves as the nearest entry for all earlier jumps too.
-func assemble(root *node) ([]Insn, error) {
-	nodes := order(root)
-	var rev []Insn        // program in reverse
-	at := map[*node]int{} // instructions from the node's nearest entry to the end
-	dist := func(n *node) int { return len(rev) - at[n] }
+func (g *graph) assemble(root *node) ([]Insn, error) {
+	nodes := g.order(root)
+	rev := make([]Insn, 0, len(nodes)+16) // program in reverse
+	dist := func(n *node) int { return len(rev) - n.at }
 	standIn := func(n *node) {
 		in := Insn{Code: ja, K: uint32(dist(n))}
 		if n.code == retK {
 			in = Insn{Code: retK, K: n.k}
 		}
 		rev = append(rev, in)
-		at[n] = len(rev)
+		n.at = len(rev)
 	}
 	for i := len(nodes) - 1; i >= 0; i-- {
 		n := nodes[i]
@@ -144,7 +177,7 @@ func assemble(root *node) ([]Insn, error) {
 			standIn(n.yes)
 		}
 		rev = append(rev, in)
-		at[n] = len(rev)
+		n.at = len(rev)
 		if len(rev) > unix.BPF_MAXINSNS {
 			return nil, ErrTooLong
 		}

@@ -70,7 +70,7 @@ const x32Bit = 0x40000000
 
 // Build compiles the filter for the architecture the program runs on.
 func (f *Filter) Build() ([]Insn, error) {
-	g := graph{nodes: make(map[node]*node, 2*len(f.Rules))}
+	g := newGraph(len(f.Rules))
 	deny, bad := g.ret(f.Default), g.ret(f.BadArch)
 
 	// entry by number; the first rule of a call must come out first, so compile from the last.
@@ -106,8 +106,8 @@ func (f *Filter) Build() ([]Insn, error) {
 	}
 	root = g.load(offNR, root)
 	root = g.load(offArch, g.jump(jeq, hostArch, root, bad))
-	dropLoads(root)
-	return assemble(root)
+	g.dropLoads(root)
+	return g.assemble(root)
 }
 
 // span is a run of system call numbers, from first up to the next span's, with one treatment.
@@ -123,7 +123,7 @@ func spans(entry map[uint32]*node, deny *node) []span {
 		nrs = append(nrs, nr)
 	}
 	slices.Sort(nrs)
-	out := []span{{0, deny}}
+	out := append(make([]span, 0, 2*len(nrs)+1), span{0, deny})
 	add := func(first uint32, to *node) {
 		switch last := &out[len(out)-1]; {
 		case last.to == to:

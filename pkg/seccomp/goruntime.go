@@ -11,7 +11,7 @@ func GoRuntime() []Rule {
 	// What the runtime asks for when it starts a thread; no process and no namespace.
 	const thread = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD
 	pid := uint32(unix.Getpid())
-	rules := []Rule{
+	rules := append(make([]Rule, 0, 128), []Rule{ // with room for the caller's
 		{NR: unix.SYS_CLONE, When: []Cond{MaskedEqual(0, 0xffffffff&^unix.CLONE_SETTLS, thread)}},
 		{NR: unix.SYS_MMAP, When: without(2, unix.PROT_EXEC)},
 		{NR: unix.SYS_MPROTECT, When: without(2, unix.PROT_EXEC)},
@@ -21,7 +21,7 @@ func GoRuntime() []Rule {
 		{NR: unix.SYS_FCNTL, When: is(1, unix.F_SETFL)},
 		{NR: unix.SYS_PRCTL, When: is(0, unix.PR_SET_VMA)}, // names of the runtime's memory
 		{NR: unix.SYS_PRLIMIT64, When: []Cond{Equal(2, 0)}},
-	}
+	}...)
 	for _, nr := range [...]uint32{
 		unix.SYS_FUTEX, unix.SYS_MUNMAP, unix.SYS_MADVISE, unix.SYS_BRK,
 		unix.SYS_READ, unix.SYS_WRITE, unix.SYS_CLOSE, unix.SYS_PIPE2, unix.SYS_EVENTFD2,
