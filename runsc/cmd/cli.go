@@ -80,6 +80,7 @@ func (e *exitError) Unwrap() error { return e.err }
 // Main runs a command line and returns the exit code.
 func Main(argv []string) int {
 	start := boot.Enter()
+	growStack(false)
 	if len(argv) != 2 || argv[1] != "boot" {
 		runtime.MemProfileRate = 0 // only sandboxes live long enough to be asked for a profile
 	}
@@ -116,6 +117,20 @@ func Main(argv []string) int {
 	}
 	return code
 }
+
+// growStack makes the caller's stack as large as a start needs, in one step and while there is little on it: it would be
+// doubled time and again, and each time all frames looked up in tables whose pages have never been touched.
+//
+//go:noinline
+func growStack(touch bool) {
+	if touch {
+		var room [24 << 10]byte
+		fill(&room)
+	}
+}
+
+//go:noinline
+func fill(b *[24 << 10]byte) { b[0] = 1 }
 
 // preserves says whether a command line asks for descriptors to be passed on.
 func preserves(argv []string) bool {
