@@ -11,6 +11,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"husk/runsc/host"
 )
 
 // Paths are the directories of a container's cgroups. It is kept in the state file, so a delete
@@ -45,7 +47,7 @@ type hierarchy struct {
 
 // mounts lists the hierarchies that this process sees, from proc(5)'s mountinfo.
 func mounts() ([]hierarchy, error) {
-	data, err := os.ReadFile("/proc/self/mountinfo")
+	data, err := host.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +84,7 @@ func mounts() ([]hierarchy, error) {
 // own reads this process's cgroups from proc(5)'s cgroup file: controller to path, "" for unified.
 func own() map[string]string {
 	out := make(map[string]string)
-	data, _ := os.ReadFile("/proc/self/cgroup")
+	data, _ := host.ReadFile("/proc/self/cgroup")
 	for _, line := range strings.Split(string(data), "\n") {
 		f := strings.SplitN(line, ":", 3)
 		if len(f) != 3 {
@@ -246,14 +248,14 @@ func (p *Paths) mkdir(dir string) error {
 // none, from above: no process can enter an empty one.
 func inheritCpuset(dir string) error {
 	for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
-		if v, err := os.ReadFile(filepath.Join(dir, f)); err != nil || strings.TrimSpace(string(v)) != "" {
+		if v, err := host.ReadFile(filepath.Join(dir, f)); err != nil || strings.TrimSpace(string(v)) != "" {
 			if err != nil {
 				return err
 			}
 			continue
 		}
 		parent := filepath.Dir(dir)
-		v, err := os.ReadFile(filepath.Join(parent, f))
+		v, err := host.ReadFile(filepath.Join(parent, f))
 		if err != nil {
 			return err
 		}
@@ -261,7 +263,7 @@ func inheritCpuset(dir string) error {
 			if err := inheritCpuset(parent); err != nil {
 				return err
 			}
-			if v, err = os.ReadFile(filepath.Join(parent, f)); err != nil {
+			if v, err = host.ReadFile(filepath.Join(parent, f)); err != nil {
 				return err
 			}
 		}
@@ -343,20 +345,16 @@ func removeTree(dir string) error {
 
 func write(dir, file, value string) error {
 	path := filepath.Join(dir, file)
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err == nil {
-		_, err = unix.Write(fd, []byte(value))
-		unix.Close(fd)
-	}
-	if err != nil {
-		return fmt.Errorf("write %q to %s: %w", value, path, err)
+	var e *os.PathError
+	if err := host.Put(path, value); errors.As(err, &e) {
+		return fmt.Errorf("write %q to %s: %w", value, path, e.Err)
 	}
 	return nil
 }
 
 // readInt reads a file with one number; "max" is the largest one.
 func readInt(dir, file string) (uint64, error) {
-	b, err := os.ReadFile(filepath.Join(dir, file))
+	b, err := host.ReadFile(filepath.Join(dir, file))
 	if err != nil {
 		return 0, err
 	}

@@ -16,6 +16,7 @@ import (
 	"husk/runsc/boot"
 	"husk/runsc/cgroup"
 	"husk/runsc/config"
+	"husk/runsc/host"
 	"husk/runsc/sandbox"
 )
 
@@ -294,7 +295,7 @@ func (n *Launched) place(pid int) error {
 		return err
 	}
 	if adj := n.opts.Spec.Process.OOMScoreAdj; adj != nil {
-		err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(strconv.Itoa(*adj)), 0)
+		err := host.Put("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", strconv.Itoa(*adj))
 		if err != nil && !n.lenient {
 			return fmt.Errorf("oom_score_adj: %w", err)
 		}
@@ -420,7 +421,7 @@ func (n *Launched) commit(started bool) error {
 // writePIDFile writes a pid file in one step: engines read it as soon as it exists.
 func writePIDFile(path string, pid int) error {
 	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
-	if err := os.WriteFile(tmp, []byte(strconv.Itoa(pid)), 0o644); err != nil {
+	if err := host.WriteFile(tmp, []byte(strconv.Itoa(pid)), 0o644); err != nil {
 		return fmt.Errorf("pid file: %w", err)
 	}
 	return os.Rename(tmp, path)

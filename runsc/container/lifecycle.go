@@ -288,22 +288,38 @@ func (c *Container) Delete(force bool, l *log.Logger) error {
 	return nil
 }
 
-// awaitEnd waits until both processes are gone, and makes sure that they are.
+// awaitEnd waits until both processes are gone: the gofer has nobody to serve without the sandbox.
 func (c *Container) awaitEnd() error {
 	deadline := time.Now().Add(10 * time.Second)
-	for d := time.Millisecond; ; d = min(2*d, 100*time.Millisecond) {
-		sandboxUp, goferUp := c.PID != 0 && alive(c.PID, c.StartTime), c.GoferPID != 0 && alive(c.GoferPID, c.GoferStart)
-		if !sandboxUp && !goferUp {
-			return nil
-		}
-		if !sandboxUp && d > 8*time.Millisecond {
-			unix.Kill(c.GoferPID, unix.SIGKILL) // it had its chance to follow by itself
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("container %s does not end", c.ID)
-		}
-		time.Sleep(d)
+	ended := awaitExit(c.PID, c.StartTime, deadline)
+	if ended && c.GoferPID != 0 && alive(c.GoferPID, c.GoferStart) {
+		unix.Kill(c.GoferPID, unix.SIGKILL)
+		ended = awaitExit(c.GoferPID, c.GoferStart, deadline)
 	}
+	if !ended {
+		return fmt.Errorf("container %s does not end", c.ID)
+	}
+	return nil
+}
+
+// awaitExit waits until a process has ended, and says whether it did before the deadline.
+func awaitExit(pid int, start uint64, deadline time.Time) bool {
+	if pid == 0 {
+		return true
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return !alive(pid, start)
+	}
+	defer unix.Close(fd)
+	for alive(pid, start) { // now that the process id cannot mean another one without notice
+		left := time.Until(deadline)
+		if left <= 0 {
+			return false
+		}
+		unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(left/time.Millisecond)+1)
+	}
+	return true
 }
 
 // remove removes the container from the host: its cgroups first, as the state file names them.
@@ -313,7 +329,13 @@ func (c *Container) remove() error {
 			return err
 		}
 	}
-	err := os.RemoveAll(c.dir)
+	for _, name := range [...]string{sandbox.SocketName, stateFile} {
+		unix.Unlink(filepath.Join(c.dir, name))
+	}
+	err := unix.Rmdir(c.dir)
+	if err != nil {
+		err = os.RemoveAll(c.dir)
+	}
 	c.Close()
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"husk/runsc/host"
 	"husk/runsc/spec"
 )
 
@@ -32,7 +33,7 @@ func LoadSpec(bundle string) (*specs.Spec, error) {
 	if !st.Mode().IsRegular() || st.Size() > maxConfig {
 		return nil, fmt.Errorf("%s is not a regular file of at most %d MiB", path, maxConfig>>20)
 	}
-	data, err := os.ReadFile(path)
+	data, err := host.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}

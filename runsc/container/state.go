@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"husk/runsc/cgroup"
+	"husk/runsc/host"
 	"husk/runsc/spec"
 )
 
@@ -175,7 +177,7 @@ func (c *Container) Close() {
 
 // read reads the state file. A directory without one is what a killed create left.
 func (c *Container) read() error {
-	data, err := os.ReadFile(filepath.Join(c.dir, stateFile))
+	data, err := host.ReadFile(filepath.Join(c.dir, stateFile))
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		if st, serr := os.Lstat(c.dir); serr != nil || !st.IsDir() {
 			return ErrNotExist
@@ -201,7 +203,7 @@ func (c *Container) save() error {
 	c.Version = stateVersion
 	data := spec.Encode(c.State.fields)
 	tmp := filepath.Join(c.dir, stateFile+".new")
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+	if err := host.WriteFile(tmp, data, 0o600); err != nil {
 		return fmt.Errorf("save state: %w", err)
 	}
 	return os.Rename(tmp, filepath.Join(c.dir, stateFile))
@@ -258,7 +260,7 @@ func alive(pid int, start uint64) bool {
 
 // procStat reads a process's state letter and start time from proc(5)'s stat file.
 func procStat(pid int) (state byte, start uint64, ok bool) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	data, err := host.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return 0, 0, false
 	}
@@ -271,10 +273,8 @@ func procStat(pid int) (state byte, start uint64, ok bool) {
 	if len(f) < 20 {
 		return 0, 0, false
 	}
-	if _, err := fmt.Sscan(f[19], &start); err != nil {
-		return 0, 0, false
-	}
-	return f[0][0], start, true
+	start, err = strconv.ParseUint(f[19], 10, 64)
+	return f[0][0], start, err == nil
 }
 
 // List loads all containers below root; those that cannot be read are named in the errors.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"husk/runsc/boot"
+	"husk/runsc/host"
 )
 
 // child is a process being started.
@@ -112,12 +113,12 @@ func (c *child) release(s *spawnSpec) error {
 	raiseFiles(c.pid)
 	if s.namespaces&unix.CLONE_NEWUSER != 0 {
 		dir := "/proc/" + strconv.Itoa(c.pid) + "/"
-		err := writeText(dir+"uid_map", idMap(s.uids))
+		err := host.Put(dir+"uid_map", idMap(s.uids))
 		if err == nil && !s.setgroups {
-			err = writeText(dir+"setgroups", "deny")
+			err = host.Put(dir+"setgroups", "deny")
 		}
 		if err == nil {
-			err = writeText(dir+"gid_map", idMap(s.gids))
+			err = host.Put(dir+"gid_map", idMap(s.gids))
 		}
 		if err != nil {
 			return fmt.Errorf("start %s process: %w", c.name, err)
@@ -134,18 +135,6 @@ func idMap(m []syscall.SysProcIDMap) string {
 		s += strconv.Itoa(r.ContainerID) + " " + strconv.Itoa(r.HostID) + " " + strconv.Itoa(r.Size) + "\n"
 	}
 	return s
-}
-
-func writeText(path, text string) error {
-	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err == nil {
-		_, err = unix.Write(fd, []byte(text))
-		unix.Close(fd)
-	}
-	if err != nil {
-		return &os.PathError{Op: "write", Path: path, Err: err}
-	}
-	return nil
 }
 
 func (c *child) close() {

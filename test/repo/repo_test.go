@@ -23,7 +23,7 @@ var layers = [][]string{
 	{"husk/runsc/sandbox"},
 	{"husk/runsc/cgroup", "husk/runsc/spec"},
 	{"husk/runsc/boot"},
-	{"husk/runsc/config"},
+	{"husk/runsc/config", "husk/runsc/host"},
 	{"husk/pkg/sentry/syscalls"},
 	{"husk/pkg/sentry/fsimpl"},
 	{"husk/pkg/sentry/socket"},
