@@ -18,7 +18,7 @@ import (
 // can gain one, and each is under a filter (P-2, P-3).
 func TestCapabilities(t *testing.T) {
 	root := harness.StateDir(t)
-	cmd := exec.Command(harness.Runsc(t), append(harness.GlobalFlags(t, "--root", root), "do", "sh", "-c", "sleep 1000 & sleep 1000")...)
+	cmd := exec.Command(harness.Runsc(t), append(harness.GlobalFlags(t, "--root", root), "do", "sh", "-c", "trap exit TERM; sleep 1000 & wait")...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
