@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"reflect"
 
+	"golang.org/x/sys/unix"
+
 	"husk/pkg/arch"
 	"husk/pkg/platform"
 )
@@ -145,6 +147,48 @@ func testSegmentBases(e *env) {
 	e.wantSyscall(e.run(c, s, r), r, 0x6565)
 	if r.FsBase != dataAddr+0x100 || r.GsBase != dataAddr+0x200 {
 		e.Errorf("bases %#x, %#x", r.FsBase, r.GsBase)
+	}
+}
+
+// testWriteBases: what an application writes to the segment bases itself is what it has from then on, if the host allows that.
+func testWriteBases(e *env) {
+	aux, err := unix.Auxv()
+	e.must(err)
+	allowed := false
+	for _, v := range aux {
+		allowed = allowed || v[0] == 26 && v[1]&2 != 0 // AT_HWCAP2, HWCAP2_FSGSBASE
+	}
+	if !allowed {
+		e.Skip("the host does not let applications write the segment bases")
+	}
+	// wrfsbase %rbx; wrgsbase %r12; syscall; rdfsbase %rbx; rdgsbase %r12; syscall; jmp to the start
+	code := []byte{0xf3, 0x48, 0x0f, 0xae, 0xd3, 0xf3, 0x49, 0x0f, 0xae, 0xdc, 0x0f, 0x05,
+		0xf3, 0x48, 0x0f, 0xae, 0xc3, 0xf3, 0x49, 0x0f, 0xae, 0xcc, 0x0f, 0x05, 0xeb, 0xe6}
+	a, b, c, r := e.newSpace(code...), e.newSpace(code...), e.newContext(), start()
+	other, ro := e.newContext(), start()
+	for i := range uint64(100) {
+		fs, gs := dataAddr+i*64, dataAddr+i*128
+		if i%10 == 9 {
+			gs = 0
+		}
+		for _, s := range []*space{a, b}[:1+i%2] {
+			r.Rip, r.Rbx, r.R12 = codeAddr, fs, gs
+			e.run(c, s, r)
+			if r.FsBase != fs || r.GsBase != gs {
+				e.Fatalf("round %d: bases %#x, %#x, want %#x, %#x", i, r.FsBase, r.GsBase, fs, gs)
+			}
+		}
+		ro.Rip = codeAddr
+		e.run(other, b, ro)
+		r.Rbx, r.R12 = 0, 0
+		// The gs base of an application that does not use it need not be 0 in the processor.
+		if e.run(c, b, r); r.FsBase != fs || r.GsBase != gs || r.Rbx != fs || gs != 0 && r.R12 != gs {
+			e.Fatalf("round %d: bases %#x, %#x, read %#x, %#x, want %#x, %#x", i, r.FsBase, r.GsBase, r.Rbx, r.R12, fs, gs)
+		}
+		r.FsBase, r.GsBase, r.Rip = fs+8, gs+8, codeAddr+12
+		if e.run(c, a, r); r.Rbx != fs+8 || r.R12 != gs+8 {
+			e.Fatalf("round %d: read %#x, %#x, want %#x, %#x", i, r.Rbx, r.R12, fs+8, gs+8)
+		}
 	}
 }
 

@@ -33,6 +33,7 @@ func Run(t *testing.T, cfg Config) {
 		{"Registers", testRegisters},
 		{"HostileRegisters", testHostileRegisters},
 		{"SegmentBases", testSegmentBases},
+		{"WriteBases", testWriteBases},
 		{"FPInitial", testFPInitial},
 		{"FPVectors", testFPVectors},
 		{"FPWrite", testFPWrite},

@@ -454,11 +454,29 @@ func (t *thread) offset(addr, n, align uint64) (off uint64, ok bool) {
 	return off, off >= slotStack && off <= slotSize-n && off%align == 0
 }
 
+// bases notes which segment bases the thread has. Where applications can write them, the kernel tells that in AT_HWCAP2, which
+// ours do not get; to one that writes them all the same, what it wrote is what counts, once it has stopped. If a patched place
+// is how it stops, after it changed the gs base, it overwrites its own memory.
+func (t *thread) bases(r *arch.Registers) {
+	s := t.slot
+	if s.setBase != 0 {
+		t.basesKnown = false // stopped again before it got that far
+		return
+	}
+	if !t.as.p.fsgsbase {
+		return
+	}
+	if fs := s.fsNow; fs != t.fs && fs < 1<<47 {
+		r.FsBase, t.fs = fs, fs
+	}
+	if gs := s.gsNow; gs != t.gs && gs < 1<<47 {
+		r.GsBase, t.gs = gs, gs
+	}
+}
+
 // event reads what stopped the thread; ok is false if it makes no sense.
 func (t *thread) event(r *arch.Registers) (ev platform.Event, ok bool) {
-	if t.slot.setBase != 0 {
-		t.basesKnown = false // stopped again before it got that far
-	}
+	t.bases(r)
 	sig := t.slot.signal
 	if sig == sigPatched {
 		return t.patchedEvent(r)

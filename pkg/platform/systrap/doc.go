@@ -48,8 +48,8 @@
 //
 // # Limits
 //
-// Hosts whose processors let applications write the segment bases (FSGSBASE) are not supported yet: such writes would be
-// lost. Readers of the code see patched instructions. A quota of processor time is only noticed by its effect on
+// Where the host lets applications write the segment bases (FSGSBASE) ours are not told so (AT_HWCAP2). One that writes the gs
+// base all the same, and then comes to a patched place before it stopped otherwise, destroys its own memory. Readers of the code see patched instructions. A quota of processor time is only noticed by its effect on
 // the hand-off.
 //
 // # Locks

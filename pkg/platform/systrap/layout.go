@@ -108,7 +108,11 @@ type slot struct {
 	// Written by the sentry.
 	fsBase uint64
 	gsBase uint64
-	_      [48]byte
+
+	// Written by the thread if table.fsgsbase says so: the bases that it stopped with.
+	fsNow uint64
+	gsNow uint64
+	_     [32]byte
 }
 
 // Values of op.kind.
@@ -170,6 +174,7 @@ type table struct {
 	sentryPid uint64
 	one       uint64 // what to write to the doorbell
 	doorbell  uint64 // its descriptor
+	fsgsbase  uint64 // not 0: applications can write the segment bases
 }
 
 // ucontext is the head of the kernel's struct ucontext of x86-64.

@@ -65,6 +65,15 @@ publish:
 	SHLQ $32, DX
 	ORQ  DX, AX
 	MOVQ AX, slot_tsc(BX)
+	MOVQ $const_tableAddr, SI
+	CMPQ table_fsgsbase(SI), $0
+	JEQ  based0
+	RDFSBASEQ AX
+	MOVQ AX, slot_fsNow(BX)
+	RDGSBASEQ AX
+	MOVQ AX, slot_gsNow(BX)
+
+based0:
 	MOVL slot_goSeq(BX), R13
 	ANDL $const_seqMask, R13
 	MOVL R13, AX

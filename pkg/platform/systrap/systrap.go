@@ -16,18 +16,20 @@ var errDead = errors.New("systrap: the stub process died")
 
 // systrap is the platform.
 type systrap struct {
-	mem     *stubMemory
-	text    *text
-	zygote  *addressSpace
-	secret  secret    // immutable; cleared once the zygote has it
-	key     [2]uint64 // immutable
-	seq     atomic.Uint64
-	xstate  xstate
-	vdso    vdso
-	keeper  keeper
-	ready   chan *addressSpace // empty address spaces for NewAddressSpace
-	pace    pace
-	reactor reactor
+	mem    *stubMemory
+	text   *text
+	zygote *addressSpace
+	secret secret    // immutable; cleared once the zygote has it
+	key    [2]uint64 // immutable
+	seq    atomic.Uint64
+	xstate xstate
+	// The host lets applications write the segment bases, so that threads tell theirs when they stop; immutable.
+	fsgsbase bool
+	vdso     vdso
+	keeper   keeper
+	ready    chan *addressSpace // empty address spaces for NewAddressSpace
+	pace     pace
+	reactor  reactor
 
 	mu       sync.Mutex
 	spaces   map[*addressSpace]struct{} // all that live, but the zygote; mu
@@ -53,6 +55,7 @@ func New() (platform.Platform, error) {
 	if p.xstate, err = findXstate(); err != nil {
 		return nil, err
 	}
+	p.fsgsbase = hasFSGSBASE()
 	if p.text, err = makeText(); err != nil {
 		return nil, err
 	}
@@ -64,7 +67,7 @@ func New() (platform.Platform, error) {
 		return nil, err
 	}
 	copy(p.mem.bytes(offText, textSize), p.text.code)
-	*(*table)(p.mem.at(offTable)) = p.text.table(unix.Getpid(), p.reactor.fd)
+	*(*table)(p.mem.at(offTable)) = p.text.table(unix.Getpid(), p.reactor.fd, p.fsgsbase)
 	p.keeper.start(p)
 	go p.reactor.run()
 	if err := p.startZygote(); err != nil {

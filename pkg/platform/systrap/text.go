@@ -64,8 +64,8 @@ func makeText() (*text, error) {
 }
 
 // table is the data that goes with the code.
-func (t *text) table(sentryPid, doorbell int) table {
-	return table{
+func (t *text) table(sentryPid, doorbell int, fsgsbase bool) table {
+	tab := table{
 		publish:   t.label[labelPublish],
 		waitEnd:   t.label[labelWaitEnd],
 		finalJump: t.label[labelFinal] + finalMove,
@@ -73,4 +73,8 @@ func (t *text) table(sentryPid, doorbell int) table {
 		one:       1,
 		doorbell:  uint64(doorbell),
 	}
+	if fsgsbase {
+		tab.fsgsbase = 1
+	}
+	return tab
 }

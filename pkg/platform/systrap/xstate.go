@@ -32,6 +32,21 @@ const (
 	initFCW          = 0x37f
 )
 
+// hasFSGSBASE tells whether the host lets applications write the segment bases (the kernel's fsgs documentation).
+func hasFSGSBASE() bool {
+	const atHWCAP2, hwcap2FSGSBASE = 26, 2
+	aux, err := unix.Auxv()
+	if err != nil {
+		return false
+	}
+	for _, v := range aux {
+		if v[0] == atHWCAP2 {
+			return v[1]&hwcap2FSGSBASE != 0
+		}
+	}
+	return false
+}
+
 func findXstate() (x xstate, err error) {
 	_, _, c, _ := cpuid(1, 0)
 	if c&(1<<27) == 0 {
