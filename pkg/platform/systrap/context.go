@@ -197,7 +197,7 @@ func (c *context) settle(t *thread) error {
 // save has the stub save the extended state of a live thread at slotFP.
 func (t *thread) save() error {
 	if atomic.LoadUint32(&t.slot.goSeq)&asleep != 0 {
-		t.live, t.fp = false, slotFP // it did that before it went to sleep
+		t.live, t.fp = false, slotSleep // it did that before it went to sleep
 		return nil
 	}
 	clear(unsafe.Slice((*byte)(t.at(slotFP)), t.as.p.xstate.size))

@@ -30,6 +30,8 @@ const (
 	slotStack    = 0x1000 // offset of the signal stack in a slot
 	slotFrame    = 0x3000 // offset of the frame a thread starts from: nested signal frames reach it from neither side
 	slotFP       = slotFrame + 0x400
+	slotSleep    = slotFP + slotFPSize // extended state of a sleeping thread; not in a frame, as the sentry may build one any time
+	slotFPSize   = 0x1000
 	slotsAtOnce  = 16   // slots in an additional chunk
 	firstSlots   = 15   // slots in the first chunk of an address space
 	maxThreads   = 4095 // per address space: firstSlots + 255*slotsAtOnce

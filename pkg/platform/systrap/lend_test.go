@@ -117,3 +117,32 @@ func TestLendFew(t *testing.T) {
 		t.Errorf("%d threads", n)
 	}
 }
+
+// TestWriteFPBeforeSleep replaces the extended state of a thread that stopped at a patched call site and spins: that it goes
+// to sleep later must not bring the old state back.
+func TestWriteFPBeforeSleep(t *testing.T) {
+	g := newGuest(t, newPlatform(t), sites[0].code)
+	g.hot(t)
+	fp := make([]byte, g.p.FPStateSize())
+	for i := range 50 {
+		if ev := g.run(t); ev.Kind != platform.EventSyscall {
+			t.Fatalf("%+v", ev)
+		}
+		if err := g.ctx.ReadFP(fp); err != nil {
+			t.Fatal(err)
+		}
+		if i%2 == 0 {
+			g.run(t) // so that the state is in the processor
+		}
+		mark := fmt.Appendf(nil, "state %010d", i)
+		copy(fp[160:], mark)
+		if err := g.ctx.WriteFP(fp); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Millisecond)
+		g.run(t)
+		if err := g.ctx.ReadFP(fp); err != nil || !bytes.Equal(fp[160:176], mark) {
+			t.Fatalf("round %d: %v %q", i, err, fp[160:176])
+		}
+	}
+}

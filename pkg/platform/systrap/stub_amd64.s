@@ -131,7 +131,7 @@ tosleep:
 	JNE  saved
 	MOVL $-1, AX
 	MOVL $-1, DX
-	XSAVE64 const_slotFP(BX)
+	XSAVE64 const_slotSleep(BX)
 
 saved:
 	MOVL $1, slot_sleeping(BX)

@@ -62,7 +62,7 @@ func findXstate() (x xstate, err error) {
 		}
 	}
 	x.mxcsrMask = defaultMXCSRMask
-	if x.size+4 > slotSize-slotFP {
+	if x.size+4 > slotFPSize {
 		return x, errors.New("systrap: extended state too large")
 	}
 	return x, nil
