@@ -1,6 +1,7 @@
 package security
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -18,8 +19,12 @@ import (
 // can gain one, and each is under a filter (P-2, P-3).
 func TestCapabilities(t *testing.T) {
 	root := harness.StateDir(t)
-	cmd := exec.Command(harness.Runsc(t), append(harness.GlobalFlags(t, "--root", root), "do", "sh", "-c", "trap exit TERM; sleep 1000 & wait")...)
+	cmd := exec.Command(harness.Runsc(t), append(harness.GlobalFlags(t, "--root", root), "do", "sh", "-c", "trap exit TERM; sleep 1000 & echo ready; wait")...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -32,19 +37,14 @@ func TestCapabilities(t *testing.T) {
 			t.Error("do does not end by SIGTERM")
 		}
 	}()
-	var s struct {
-		Pid, GoferPid int
-		Status        string
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("the container does not start: %q, %v", line, err)
 	}
-	for range 200 {
-		files, _ := filepath.Glob(filepath.Join(root, "*", "state.json"))
-		if len(files) == 1 {
-			text, _ := os.ReadFile(files[0])
-			if json.Unmarshal(text, &s); s.Status == "running" {
-				break
-			}
-		}
-		time.Sleep(50 * time.Millisecond)
+	var s struct{ Pid, GoferPid int }
+	state, _ := filepath.Glob(filepath.Join(root, "*", "state.json"))
+	for _, f := range state {
+		text, _ := os.ReadFile(f)
+		json.Unmarshal(text, &s)
 	}
 	if s.Pid <= 1 || s.GoferPid <= 1 {
 		t.Fatalf("no running container: %+v", s)
