@@ -41,10 +41,13 @@ func TestCapabilities(t *testing.T) {
 		t.Fatalf("the container does not start: %q, %v", line, err)
 	}
 	var s struct{ Pid, GoferPid int }
-	state, _ := filepath.Glob(filepath.Join(root, "*", "state.json"))
-	for _, f := range state {
-		text, _ := os.ReadFile(f)
-		json.Unmarshal(text, &s)
+	for i := 0; i < 200 && s.GoferPid == 0; i++ { // the process may be faster than the command line
+		time.Sleep(50 * time.Millisecond)
+		state, _ := filepath.Glob(filepath.Join(root, "*", "state.json"))
+		for _, f := range state {
+			text, _ := os.ReadFile(f)
+			json.Unmarshal(text, &s)
+		}
 	}
 	if s.Pid <= 1 || s.GoferPid <= 1 {
 		t.Fatalf("no running container: %+v", s)
