@@ -204,7 +204,7 @@ func (e *elfFile) mapSegments(m *mm.MemoryManager, base uint64, info *mm.ProcInf
 			return err
 		}
 		if end > filePages {
-			if _, err := m.MMap(mm.MMapOpts{Addr: filePages, Length: end - filePages, Perms: s.perms, Fixed: true}); err != nil {
+			if _, err := m.MMap(mm.MMapOpts{Addr: filePages, Length: end - filePages, Perms: s.perms, Fixed: true, Prefault: true}); err != nil {
 				return err
 			}
 		}

@@ -29,7 +29,7 @@ type MMapOpts struct {
 	Populate, Locked, LockPrivileged, NoReserve bool
 	// NoHugePage is for regions of which little is going to be used, as MADV_NOHUGEPAGE.
 	NoHugePage bool
-	// Prefault maps what a file has at once, for mappings that are going to be used soon.
+	// Prefault maps what there is at once, for mappings that are going to be used soon.
 	Prefault bool
 	// Name is what /proc/PID/maps shows if File is nil, such as "[heap]".
 	Name string
@@ -78,7 +78,7 @@ func (m *MemoryManager) MMap(o MMapOpts) (uint64, error) {
 	m.insertVMA(addr, addr+n, v)
 	if o.Populate || v.has(vmaLocked) && m.lockFuture&unix.MCL_ONFAULT == 0 {
 		m.populate(addr, addr+n, v.perms&platform.Write != 0 && v.private())
-	} else if o.Prefault && v.mappable != nil && v.perms != platform.None && n <= fileChunk {
+	} else if o.Prefault && v.perms != platform.None && n <= fileChunk {
 		m.prefault(addr)
 	}
 	return addr, nil
@@ -371,6 +371,8 @@ func (m *MemoryManager) Brk(addr uint64) uint64 {
 		m.insertVMA(from, to, v)
 		if m.lockFuture&unix.MCL_FUTURE != 0 && m.lockFuture&unix.MCL_ONFAULT == 0 {
 			m.populate(from, to, true)
+		} else if to-from <= anonChunk {
+			m.prefault(from) // programs ask for a larger heap when they need it
 		}
 	}
 	m.brk.Len = addr - m.brk.Addr
