@@ -136,6 +136,7 @@ func TestWriteFPBeforeSleep(t *testing.T) {
 		}
 		mark := fmt.Appendf(nil, "state %010d", i)
 		copy(fp[160:], mark)
+		fp[fpHeader] |= 2 // SSE
 		if err := g.ctx.WriteFP(fp); err != nil {
 			t.Fatal(err)
 		}
