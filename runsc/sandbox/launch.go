@@ -81,8 +81,8 @@ func Spawn(l *Launch) (*Pending, error) {
 	return &Pending{l: l, s: s}, nil
 }
 
-// spawn starts both processes. Neither goes on before both user namespaces are complete: a process that has changed its
-// user takes from this one, whose memory it shares, what makes it the owner of its own files in /proc.
+// spawn starts both processes. Where this one has no privileges, neither goes on before both user namespaces are complete:
+// a process that has changed its user takes from this one, whose memory it shares, what makes it the owner of its files in /proc.
 func (s *Sandbox) spawn(l *Launch) (err error) {
 	sandbox, gofer := sandboxSpec(l), goferSpec(l)
 	if s.sandbox, err = spawn(sandbox); err != nil {
@@ -90,12 +90,19 @@ func (s *Sandbox) spawn(l *Launch) (err error) {
 	}
 	s.conn = boot.NewConn(s.sandbox.conn)
 	l.Time.Mark("sandbox process spawned")
+	if !l.Rootless {
+		if err = s.sandbox.release(sandbox); err != nil {
+			return err
+		}
+	}
 	if s.gofer, err = spawn(gofer); err != nil {
 		return err
 	}
 	l.Time.Mark("gofer process spawned")
-	if err = s.sandbox.release(sandbox); err != nil {
-		return err
+	if l.Rootless {
+		if err = s.sandbox.release(sandbox); err != nil {
+			return err
+		}
 	}
 	return s.gofer.release(gofer)
 }
