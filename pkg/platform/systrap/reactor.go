@@ -93,7 +93,7 @@ func (r *reactor) spin() bool {
 	return false
 }
 
-// stop ends the goroutine. Nobody waits any more.
+// stop ends the goroutine. All processes have been killed, so that nobody waits any more after the last scan.
 func (r *reactor) stop() {
 	r.quit.Store(true)
 	select {
@@ -102,13 +102,16 @@ func (r *reactor) stop() {
 	}
 	r.ring()
 	<-r.done
+	r.scan()
 	r.file.Close()
 }
 
-// ring ends the goroutine's sleep.
+// ring ends the goroutine's sleep. The descriptor is only used as long as the file is open.
 func (r *reactor) ring() {
-	one := [8]byte{1}
-	unix.Write(r.fd, one[:])
+	r.conn.Control(func(fd uintptr) {
+		one := [8]byte{1}
+		unix.Write(int(fd), one[:])
+	})
 }
 
 // sleep sleeps until the doorbell rings, for at most the time of a poll.
