@@ -2,7 +2,7 @@
 # make run      builds, then shows a sandbox at work (needs root)
 # make test     installs what the tests need, builds, runs every test (needs root)
 # make syscalls FAMILY=signal    one family of system call tests on the host and in the sandbox
-# make bench    figures beside native and runc;  make fuzz [FUZZTIME=30s]
+# make bench    figures beside native and runc, docs/performance.md and its chart;  make fuzz [FUZZTIME=30s]
 GO ?= go
 export CGO_ENABLED = 0
 PLATFORM ?=
