@@ -67,14 +67,11 @@ type memory struct{ private, pss float64 }
 // idle starts n containers side by side and sums the memory of their processes on the host.
 func (w *world) idle(column string, n int) (sum memory, err error) {
 	var ids []string
-	defer func() {
-		for _, id := range ids {
-			w.command(column, "delete", "--force", id).Run()
-		}
-	}()
+	defer w.deleteDetached()
 	for range n {
 		id := w.id()
 		ids = append(ids, id)
+		w.detach(column, id)
 		cmd := w.command(column, "run", "--detach", "--bundle", filepath.Join(w.dir, "small"), id)
 		if err := cmd.Run(); err != nil {
 			return sum, fmt.Errorf("%v: %w", cmd.Args, err)
@@ -165,7 +162,8 @@ func (w *world) heapOf() (float64, error) {
 		return 0, err
 	}
 	defer cmd.Wait()
-	defer w.command(systrap, "delete", "--force", id).Run()
+	w.detach(systrap, id)
+	defer w.deleteDetached()
 	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 		return 0, fmt.Errorf("files: %w", err)
 	}

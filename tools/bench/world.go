@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,6 +35,26 @@ type world struct {
 	runtimes map[string]runtime
 	serial   int
 	mounted  bool // the image is mounted
+
+	mu       sync.Mutex
+	detached [][2]string // column and ID of containers that do not end with their input; guarded by mu
+}
+
+// detach notes that a container has to be deleted, whatever happens.
+func (w *world) detach(column, id string) {
+	w.mu.Lock()
+	w.detached = append(w.detached, [2]string{column, id})
+	w.mu.Unlock()
+}
+
+// deleteDetached deletes the containers that detach has noted.
+func (w *world) deleteDetached() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, d := range w.detached {
+		w.command(d[0], "delete", "--force", d[1]).Run()
+	}
+	w.detached = nil
 }
 
 func newWorld(runscPath, runcPath string) (*world, error) {
@@ -59,6 +80,7 @@ func newWorld(runscPath, runcPath string) (*world, error) {
 
 // close removes everything.
 func (w *world) close() {
+	w.deleteDetached()
 	if w.mounted {
 		unix.Unmount(filepath.Join(w.dir, "image", "rootfs"), unix.MNT_DETACH)
 		unix.Unmount(filepath.Join(w.dir, "image", "layer"), unix.MNT_DETACH)
