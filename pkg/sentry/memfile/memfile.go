@@ -223,7 +223,8 @@ func (f *File) Allocate(n uint64, o AllocOpts) (Range, error) {
 // zeros is what clears a cached range; immutable.
 var zeros [cachedRange]byte
 
-// zero clears what a cached range has in memory. The sentry's page tables may lack it, and a fault for each page costs more than a system call.
+// zero clears a cached range: what is in memory by writing, as the sentry's page tables may lack it, and a fault for each
+// page costs more than a system call; the rest, which may be in the host's swap, by punching.
 func (f *File) zero(r Range) error {
 	var vec [cachedRange / pageSize]byte
 	n := r.Len / pageSize
@@ -231,16 +232,17 @@ func (f *File) zero(r Range) error {
 		return f.WriteAt(zeros[:r.Len], r.Off)
 	}
 	for i := uint64(0); i < n; {
-		j := i
-		for j < n && vec[j]&1 != 0 {
+		j := i + 1
+		for j < n && vec[j]&1 == vec[i]&1 {
 			j++
 		}
-		if j > i {
-			if err := f.WriteAt(zeros[:(j-i)*pageSize], r.Off+i*pageSize); err != nil {
-				return err
-			}
+		part := Range{Off: r.Off + i*pageSize, Len: (j - i) * pageSize}
+		if vec[i]&1 == 0 {
+			f.Punch(part)
+		} else if err := f.WriteAt(zeros[:part.Len], part.Off); err != nil {
+			return err
 		}
-		i = j + 1
+		i = j
 	}
 	return nil
 }
