@@ -422,47 +422,54 @@ func sysCopyFileRange(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 	if a[5] != 0 {
 		return 0, unix.EINVAL
 	}
+	return withOffsets(t, a[1], a[3], func(ip, op *int64) (int64, error) {
+		for _, f := range [...]*vfs.FileDescription{in, out} {
+			if f.Inode().IsDir() {
+				return 0, unix.EISDIR
+			}
+			if f.Inode().Type() != unix.S_IFREG {
+				return 0, unix.EINVAL
+			}
+		}
+		if !in.Readable() || !out.Writable() || out.Flags()&unix.O_APPEND != 0 {
+			return 0, unix.EBADF
+		}
+		n := int64(min(a[4].Uint64(), maxRW))
+		if in.Inode() == out.Inode() {
+			x, y := in.Offset(), out.Offset()
+			if ip != nil {
+				x = *ip
+			}
+			if op != nil {
+				y = *op
+			}
+			if x < y+n && y < x+n {
+				return 0, unix.EINVAL
+			}
+		}
+		return t.Kernel().VFS().CopyFile(t, vfs.CopyEnd{FD: out, Off: op}, vfs.CopyEnd{FD: in, Off: ip}, n, false)
+	})
+}
+
+// withOffsets calls f with the offsets at two user addresses, nil for null addresses, and writes back what it made of them.
+func withOffsets(t *kernel.Task, in, out arch.SyscallArg, f func(ip, op *int64) (int64, error)) (uintptr, error) {
 	var io, oo int64
-	ip, err := readOff(t, a[1], &io)
+	ip, err := readOff(t, in, &io)
 	if err != nil {
 		return 0, err
 	}
-	op, err := readOff(t, a[3], &oo)
+	op, err := readOff(t, out, &oo)
 	if err != nil {
 		return 0, err
 	}
-	for _, f := range [...]*vfs.FileDescription{in, out} {
-		if f.Inode().IsDir() {
-			return 0, unix.EISDIR
-		}
-		if f.Inode().Type() != unix.S_IFREG {
-			return 0, unix.EINVAL
-		}
-	}
-	if !in.Readable() || !out.Writable() || out.Flags()&unix.O_APPEND != 0 {
-		return 0, unix.EBADF
-	}
-	n := int64(min(a[4].Uint64(), maxRW))
-	if in.Inode() == out.Inode() {
-		x, y := io, oo
-		if ip == nil {
-			x = in.Offset()
-		}
-		if op == nil {
-			y = out.Offset()
-		}
-		if x < y+n && y < x+n {
-			return 0, unix.EINVAL
-		}
-	}
-	done, err := t.Kernel().VFS().CopyFile(t, vfs.CopyEnd{FD: out, Off: op}, vfs.CopyEnd{FD: in, Off: ip}, n, false)
+	n, err := f(ip, op)
 	if err != nil {
 		return 0, err
 	}
-	if err := writeOff(t, a[1], io); err != nil {
+	if err := writeOff(t, in, io); err != nil {
 		return 0, err
 	}
-	return uintptr(done), writeOff(t, a[3], oo)
+	return uintptr(n), writeOff(t, out, oo)
 }
 
 const spliceFlags = unix.SPLICE_F_MOVE | unix.SPLICE_F_NONBLOCK | unix.SPLICE_F_MORE | unix.SPLICE_F_GIFT
@@ -490,26 +497,13 @@ func sysSplice(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 	if out.Seekable() && out.Flags()&unix.O_APPEND != 0 {
 		return 0, unix.EINVAL
 	}
-	var io, oo int64
-	ip, err := readOff(t, a[1], &io)
-	if err != nil {
-		return 0, err
-	}
-	op, err := readOff(t, a[3], &oo)
-	if err != nil {
-		return 0, err
-	}
-	n, err := t.Kernel().VFS().Splice(t, vfs.CopyEnd{FD: out, Off: op}, vfs.CopyEnd{FD: in, Off: ip}, int64(min(a[4].Uint64(), maxRW)), flags&unix.SPLICE_F_NONBLOCK != 0)
-	if err == unix.EPIPE {
-		t.SendSignal(int32(unix.SIGPIPE))
-	}
-	if err != nil {
-		return 0, err
-	}
-	if err := writeOff(t, a[1], io); err != nil {
-		return 0, err
-	}
-	return uintptr(n), writeOff(t, a[3], oo)
+	return withOffsets(t, a[1], a[3], func(ip, op *int64) (int64, error) {
+		n, err := t.Kernel().VFS().Splice(t, vfs.CopyEnd{FD: out, Off: op}, vfs.CopyEnd{FD: in, Off: ip}, int64(min(a[4].Uint64(), maxRW)), flags&unix.SPLICE_F_NONBLOCK != 0)
+		if err == unix.EPIPE {
+			t.SendSignal(int32(unix.SIGPIPE))
+		}
+		return n, err
+	})
 }
 
 func sysTee(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
