@@ -161,11 +161,11 @@ func (t *thread) keepAway(cpu uint32, running int32) {
 	if running >= p.cpus && uint64(t.spin.run) >= spinBusy*p.ticks {
 		cpu = noCPU
 	}
-	t.bind(cpu)
+	t.avoid(cpu)
 }
 
-// bind forbids the thread a processor; noCPU ends that.
-func (t *thread) bind(away uint32) {
+// avoid keeps the thread off a processor; noCPU ends that.
+func (t *thread) avoid(away uint32) {
 	if t.away == away {
 		return
 	}
@@ -232,8 +232,8 @@ func (w *patience) over(p *pace, n uint64) bool {
 	return w.spent > n*uint64(p.patience)*poll
 }
 
-// spinRun spins for the thread if that seems worth while; true if it stopped. There may be as many that spin
-// as contexts in application code, each on a processor of its own.
+// spinRun spins for the thread if that seems worth while; true if it stopped. At most half of the
+// processors are for the sentry's spinning.
 func (t *thread) spinRun(running int32) bool {
 	s, p, r := t.slot, &t.as.p.pace, &t.as.p.reactor
 	r.share(t.spin.resumed)

@@ -32,9 +32,10 @@ type reactor struct {
 	scanned  atomic.Uint64 // time stamp of the last scan
 	yielded  atomic.Uint64 // time stamp of the last time that a spinning goroutine let others run
 
+	gap average // of the time between stops; of the goroutine
+
 	mu      sync.Mutex
 	waiting []*thread // mu
-	gap     average   // of the time between stops; of the goroutine
 	checked uint64    // time stamp of the last look for dead and stubborn threads; mu
 }
 
@@ -96,10 +97,7 @@ func (r *reactor) spin() bool {
 // stop ends the goroutine. All processes have been killed, so that nobody waits any more after the last scan.
 func (r *reactor) stop() {
 	r.quit.Store(true)
-	select {
-	case r.work <- struct{}{}:
-	default:
-	}
+	r.tell()
 	r.ring()
 	<-r.done
 	r.scan()
@@ -143,7 +141,7 @@ func (r *reactor) sleep() {
 func (r *reactor) free() {
 	r.mu.Lock()
 	for _, t := range r.waiting {
-		t.bind(noCPU)
+		t.avoid(noCPU)
 	}
 	r.mu.Unlock()
 }
@@ -197,19 +195,30 @@ func (r *reactor) drop(t *thread) {
 	r.count.Store(int32(last))
 }
 
-// await parks the goroutine until t stopped, or its process died.
-func (r *reactor) await(t *thread) {
+// enlist puts t on the list. The goroutine is told under the lock: a scan may take t off at once, and what was put behind it
+// would be the first of a list that nobody looks at.
+func (r *reactor) enlist(t *thread) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	t.index = len(r.waiting)
 	r.waiting = append(r.waiting, t)
 	r.count.Store(int32(len(r.waiting)))
-	r.mu.Unlock()
 	if t.index == 0 {
-		select {
-		case r.work <- struct{}{}:
-		default:
-		}
+		r.tell()
 	}
+}
+
+// tell ends the goroutine's wait for work.
+func (r *reactor) tell() {
+	select {
+	case r.work <- struct{}{}:
+	default:
+	}
+}
+
+// await parks the goroutine until t stopped, or its process died.
+func (r *reactor) await(t *thread) {
+	r.enlist(t)
 	// The thread may have stopped while nobody looked and nobody said that it should ring.
 	if t.stopped() {
 		r.mu.Lock()

@@ -72,7 +72,7 @@ type thread struct {
 	asked      patience
 	wake       chan struct{} // from the reactor
 	index      int           // in reactor.waiting, or negative; reactor.mu
-	inside     uint32        // 1: // it may be in application code
+	inside     uint32        // 1: it may be in application code
 	uctx       uint64        // offset in the slot of the frame to resume from
 	live       bool          // there is no frame: the registers are in the slot, the extended state in the processor
 	site       int           // live: number of the patched place
