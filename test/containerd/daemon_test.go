@@ -34,40 +34,27 @@ type daemon struct {
 
 var containerd *daemon
 
-func TestMain(m *testing.M) {
-	code, err := setup(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "containerd tests:", err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { harness.Main(m, "containerd", setup) }
 
-func setup(m *testing.M) (int, error) {
-	dir, err := os.MkdirTemp("", "hc")
-	if err != nil {
-		return 1, err
-	}
-	defer os.RemoveAll(dir)
+func setup(dir string) (stop func(), err error) {
 	d := &daemon{dir: dir, socket: filepath.Join(dir, "s"), namespace: fmt.Sprintf("husk-%d", os.Getpid())}
 	if err := d.start(); err != nil {
-		return 1, err
+		return nil, err
 	}
-	defer d.stop()
 	containerd = d
-	rootfs, err := exec.Command(filepath.Join(harness.Top(), "tools", "image.sh")).Output()
+	rootfs, err := harness.Image()
 	if err != nil {
-		return 1, fmt.Errorf("image.sh: %v", err)
+		return d.stop, err
 	}
 	archive := filepath.Join(dir, "image.tar")
-	if err := writeImage(archive, strings.TrimSpace(string(rootfs))); err != nil {
-		return 1, err
+	if err := writeImage(archive, rootfs); err != nil {
+		return d.stop, err
 	}
+	defer os.Remove(archive)
 	if out, err := d.command("image", "import", archive).CombinedOutput(); err != nil {
-		return 1, fmt.Errorf("ctr image import: %v\n%s", err, out)
+		return d.stop, fmt.Errorf("ctr image import: %v\n%s", err, out)
 	}
-	os.Remove(archive)
-	return m.Run(), nil
+	return d.stop, nil
 }
 
 // start runs containerd and waits until it answers.

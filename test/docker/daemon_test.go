@@ -29,34 +29,20 @@ type daemon struct {
 
 var docker *daemon
 
-func TestMain(m *testing.M) {
-	code, err := setup(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "docker tests:", err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { harness.Main(m, "docker", setup) }
 
-func setup(m *testing.M) (int, error) {
-	dir, err := os.MkdirTemp("", "hd")
+func setup(dir string) (stop func(), err error) {
+	if docker, err = startDaemon(dir); err != nil {
+		return nil, err
+	}
+	tar, err := harness.Image()
 	if err != nil {
-		return 1, err
+		return docker.stop, err
 	}
-	defer os.RemoveAll(dir)
-	docker, err = startDaemon(dir)
-	if err != nil {
-		return 1, err
+	if out, err := docker.command("import", tar, image).CombinedOutput(); err != nil {
+		return docker.stop, fmt.Errorf("docker import: %v\n%s", err, out)
 	}
-	defer docker.stop()
-	tar, err := exec.Command(filepath.Join(harness.Top(), "tools", "image.sh")).Output()
-	if err != nil {
-		return 1, fmt.Errorf("image.sh: %v", err)
-	}
-	if out, err := docker.command("import", strings.TrimSpace(string(tar)), image).CombinedOutput(); err != nil {
-		return 1, fmt.Errorf("docker import: %v\n%s", err, out)
-	}
-	return m.Run(), nil
+	return docker.stop, nil
 }
 
 // startDaemon runs dockerd with directories and a socket of its own and without a network.
