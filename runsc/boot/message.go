@@ -34,6 +34,8 @@ type Boot struct {
 	Memory uint64
 	// Listen is the listening socket for control connections, Log where debug and strace lines go.
 	Listen, Log int
+	// CPUInfo is the host's /proc/cpuinfo, -1 without.
+	CPUInfo int
 	// Epoch is the launcher's CLOCK_MONOTONIC in nanoseconds at its own start, for the timeline.
 	Epoch     int64
 	Container Container
@@ -60,6 +62,7 @@ func (b *Boot) visit(c *coder) {
 	c.u64(&b.Memory)
 	c.fd(&b.Listen)
 	c.fd(&b.Log)
+	c.fd(&b.CPUInfo)
 	c.i64(&b.Epoch)
 	b.Container.visit(c)
 }

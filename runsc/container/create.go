@@ -199,6 +199,7 @@ func (n *Launched) prepare(l *sandbox.Launch, bc *boot.Container, attach []boot.
 		Memory:    uint64(bc.Limits.Memory),
 		Listen:    listen,
 		Log:       logFD,
+		CPUInfo:   n.open("/proc/cpuinfo"),
 		Epoch:     o.Time.Epoch(),
 		Container: *bc,
 	}
@@ -217,6 +218,16 @@ func (n *Launched) prepare(l *sandbox.Launch, bc *boot.Container, attach []boot.
 	}
 	o.Time.Mark("container directory ready")
 	return nil
+}
+
+// open opens a file for reading that the sandbox gets; -1 if that is not possible.
+func (n *Launched) open(path string) int {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	n.files = append(n.files, fd)
+	return fd
 }
 
 // overlay says where changes to the root go.

@@ -21,6 +21,8 @@ type Config struct {
 	Table    *SyscallTable
 	// NumCPU is the number of processors that the application sees; 0 means the host's.
 	NumCPU int
+	// HostCPU is the beginning of the host's /proc/cpuinfo, the first processor at least; nil or "" where it cannot be told.
+	HostCPU func() string
 	// RootUserNS is the sandbox's root user namespace; nil makes a new one.
 	RootUserNS *auth.UserNamespace
 	// Limits are those of init; nil for Linux' defaults.
@@ -149,6 +151,14 @@ func (k *Kernel) RootNetworkNamespace() NetworkNamespace { return k.cfg.RootNetN
 
 // NumCPU is the number of processors that the application sees.
 func (k *Kernel) NumCPU() int { return k.numCPU }
+
+// HostCPU is the beginning of the host's /proc/cpuinfo, "" where it cannot be told.
+func (k *Kernel) HostCPU() string {
+	if k.cfg.HostCPU == nil {
+		return ""
+	}
+	return k.cfg.HostCPU()
+}
 
 // BootTime is the sandbox's start in nanoseconds of CLOCK_BOOTTIME; StartTime is it in CLOCK_REALTIME.
 func (k *Kernel) BootTime() int64 { return k.bootTime }

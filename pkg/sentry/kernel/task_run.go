@@ -225,8 +225,12 @@ func (t *Task) fault(ev *platform.Event) {
 			break
 		}
 		if ev.Access&platform.Exec != 0 || addr == t.regs.Rip {
-			if addr>>12 == vsyscallPage>>12 && t.emulateVsyscall() {
-				return
+			if addr>>12 == vsyscallPage>>12 {
+				if t.emulateVsyscall() {
+					return
+				}
+				code, addr, flt.Trapno = linux.SI_KERNEL, 0, trapGP // as Linux reports what it does not emulate
+				break
 			}
 		}
 		access := ev.Access

@@ -111,6 +111,11 @@ func New(b *boot.Boot, l *log.Logger) (boot.Kernel, error) {
 		Platform: p, MemFile: mf, VFS: g.v, NumCPU: int(b.NumCPU),
 		HostName: b.Container.Hostname, DomainName: b.Container.Domainname,
 		Logf: func(format string, args ...any) { l.Printf(log.Info, format, args...) },
+		HostCPU: func() string {
+			text := make([]byte, 4096) // more than the kernel writes of one processor
+			n, _ := unix.Pread(b.CPUInfo, text, 0)
+			return string(text[:max(n, 0)])
+		},
 	}
 	cfg.Table = &g.table.SyscallTable
 	if g.k, err = kernel.New(cfg); err != nil {

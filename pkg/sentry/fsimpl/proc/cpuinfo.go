@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 
@@ -37,6 +38,41 @@ type cpuFacts struct {
 	cacheKB                    uint32
 	physBits, virtBits, clLine uint32
 	flags                      []byte
+	// Of the host's kernel only, "" without.
+	bugs, bogo, tlb, power, microcode string
+}
+
+// readHost takes over what the host's kernel says of the first processor: it may use or trust less than CPUID tells, and
+// programs that choose by these flags must not find others than on the host.
+func (c *cpuFacts) readHost(text string) {
+	first, _, whole := strings.Cut(text, "\n\n")
+	if !whole {
+		return
+	}
+	for line := range strings.SplitSeq(first, "\n") {
+		name, val, _ := strings.Cut(line, ":")
+		val = strings.TrimPrefix(val, " ")
+		switch strings.TrimSpace(name) {
+		case "model name":
+			c.model = val
+		case "flags":
+			c.flags = []byte(val)
+		case "cache size":
+			if kb, err := strconv.ParseUint(strings.TrimSuffix(val, " KB"), 10, 32); err == nil {
+				c.cacheKB = uint32(kb)
+			}
+		case "microcode":
+			c.microcode = val
+		case "bugs":
+			c.bugs = val
+		case "bogomips":
+			c.bogo = val
+		case "TLB size":
+			c.tlb = val
+		case "power management":
+			c.power = val
+		}
+	}
 }
 
 func appendFlags(b []byte, names string, reg uint32) []byte {
@@ -149,14 +185,17 @@ func (c tscClock) kHz() uint64 {
 
 // genCPUInfo is proc_cpuinfo(5).
 func genCPUInfo(f *FS, _ vfs.Context, b []byte) ([]byte, error) {
-	f.shared.cpuOnce.Do(func() { f.shared.cpu = readCPU() })
+	f.shared.cpuOnce.Do(func() {
+		f.shared.cpu = readCPU()
+		f.shared.cpu.readHost(f.k.HostCPU())
+	})
 	c := &f.shared.cpu
 	khz := f.shared.tsc.kHz()
 	n := f.k.NumCPU()
 	row := func(name, val string) { b = append(append(append(append(b, name...), ": "...), val...), '\n') }
 	num := func(name string, v uint32) { row(name, strconv.FormatUint(uint64(v), 10)) }
 	mhz := strconv.FormatFloat(float64(khz)/1000, 'f', 3, 64)
-	bogo := strconv.FormatFloat(float64(khz)/500, 'f', 2, 64)
+	bogo := cmp.Or(c.bogo, strconv.FormatFloat(float64(khz)/500, 'f', 2, 64))
 	for i := 0; i < n; i++ {
 		num("processor\t", uint32(i))
 		row("vendor_id\t", c.vendor)
@@ -164,6 +203,9 @@ func genCPUInfo(f *FS, _ vfs.Context, b []byte) ([]byte, error) {
 		num("model\t\t", c.modelNo)
 		row("model name\t", c.model)
 		num("stepping\t", c.stepping)
+		if c.microcode != "" {
+			row("microcode\t", c.microcode)
+		}
 		row("cpu MHz\t\t", mhz)
 		if c.cacheKB != 0 {
 			row("cache size\t", strconv.FormatUint(uint64(c.cacheKB), 10)+" KB")
@@ -179,12 +221,19 @@ func genCPUInfo(f *FS, _ vfs.Context, b []byte) ([]byte, error) {
 		num("cpuid level\t", c.level)
 		row("wp\t\t", "yes")
 		row("flags\t\t", string(c.flags))
-		row("bugs\t\t", "")
+		row("bugs\t\t", c.bugs)
 		row("bogomips\t", bogo)
+		if c.tlb != "" {
+			row("TLB size\t", c.tlb)
+		}
 		num("clflush size\t", c.clLine)
 		num("cache_alignment\t", c.clLine)
 		row("address sizes\t", strconv.FormatUint(uint64(c.physBits), 10)+" bits physical, "+strconv.FormatUint(uint64(c.virtBits), 10)+" bits virtual")
-		row("power management", "")
+		b = append(b, "power management:"...)
+		if c.power != "" {
+			b = append(append(b, ' '), c.power...)
+		}
+		b = append(b, '\n')
 		b = append(b, '\n')
 	}
 	return b, nil
