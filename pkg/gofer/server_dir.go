@@ -21,10 +21,14 @@ const direntSize = 32 << 10
 // value, as generations start at 1.
 const streamGoesOn = 1
 
+// Request flags of opReadDir.
+const readDirAttrs = 1
+
 // doReadDir answers a batch of entries: the handle of the stream to go on with, 0 at the end, their
 // number, and the entries. Called on a directory it starts anew; a directory that fits into one
 // message takes no stream and no second request.
 func (w *worker) doReadDir(h Handle, o *object, r *reader) error {
+	flags := r.u8()
 	if err := ended(r); err != nil {
 		return err
 	}
@@ -42,7 +46,7 @@ func (w *worker) doReadDir(h Handle, o *object, r *reader) error {
 	head := len(w.out.b)
 	w.out.u64(0)
 	w.out.u32(0)
-	n, end, err := w.readDir(o)
+	n, end, err := w.readDir(o, flags&readDirAttrs != 0)
 	var next Handle
 	if err == nil && !end && own {
 		next, err = w.table.add(o)
@@ -67,7 +71,7 @@ func (w *worker) doReadDir(h Handle, o *object, r *reader) error {
 }
 
 // readDir writes entries until the message is full or the directory at its end.
-func (w *worker) readDir(o *object) (n uint32, end bool, err error) {
+func (w *worker) readDir(o *object, attrs bool) (n uint32, end bool, err error) {
 	s := o.stream
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -76,7 +80,7 @@ func (w *worker) readDir(o *object) (n uint32, end bool, err error) {
 			if cap(s.buf) == 0 {
 				s.buf = make([]byte, direntSize)
 			}
-			k, err := getdents(o.fd, s.buf[:cap(s.buf)])
+			k, err := unix.Getdents(o.fd, s.buf[:cap(s.buf)])
 			if err != nil {
 				return n, false, err
 			}
@@ -85,101 +89,34 @@ func (w *worker) readDir(o *object) (n uint32, end bool, err error) {
 				return n, true, nil
 			}
 		}
-		size, wrote := w.dirent(s.buf[s.pos:], 0)
-		if size == 0 {
+		// struct linux_dirent64: ino, offset, record length, type, name
+		rec := s.buf[s.pos:]
+		size := int(binary.LittleEndian.Uint16(rec[16:]))
+		ino, typ, name := binary.LittleEndian.Uint64(rec), rec[18], rec[19:size]
+		end := 0
+		for end < len(name) && name[end] != 0 {
+			end++
+		}
+		name = name[:end+1]
+		if end == 1 && name[0] == '.' || end == 2 && name[0] == '.' && name[1] == '.' {
+			s.pos += size
+			continue
+		}
+		if w.out.room() < 8+1+1+2+len(name)+attrSize {
 			return n, false, nil
 		}
 		s.pos += size
-		if wrote {
-			n++
+		w.out.u64(ino)
+		w.out.u8(typ)
+		w.out.u16(uint16(end))
+		w.out.b = append(w.out.b, name...)
+		if attrs {
+			var a Attr
+			if statName(o.fd, name, &w.st) == nil {
+				a.fill(&w.st)
+			}
+			w.out.attr(&a)
 		}
-	}
-}
-
-// dirent writes the first of the host's entries in b, unless it is "." or "..", and returns how long it is there; 0 where the message has no room for
-// it that leaves more.
-func (w *worker) dirent(b []byte, more int) (size int, wrote bool) {
-	// struct linux_dirent64: ino, offset, record length, type, name
-	size = int(binary.LittleEndian.Uint16(b[16:]))
-	ino, typ, name := binary.LittleEndian.Uint64(b), b[18], b[19:size]
-	end := 0
-	for end < len(name) && name[end] != 0 {
-		end++
-	}
-	name = name[:end+1]
-	if end == 1 && name[0] == '.' || end == 2 && name[0] == '.' && name[1] == '.' {
-		return size, false
-	}
-	if w.out.room() < 8+1+2+len(name)+more {
-		return 0, false
-	}
-	w.out.u64(ino)
-	w.out.u8(typ)
-	w.out.u16(uint16(end))
-	w.out.b = append(w.out.b, name...)
-	return size, true
-}
-
-const (
-	// listMax is how long a directory may be whose entries come with its lookup, in bytes of the host's form: some 200 entries. Most directories are
-	// smaller, and 16 of them fit into a message.
-	listMax = 8 << 10
-	// listRoom is left for each name that is still to be looked up: few links are longer.
-	listRoom = 256
-)
-
-// list writes the number of entries of the directory o and the entries, and reports whether it did. It does so for small ones, where room stays for the
-// names that are left.
-func (w *worker) list(o *object, left int) bool {
-	fd, err := w.reopen(o.fd, unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	if w.dir == nil {
-		w.dir = make([]byte, listMax)
-	}
-	have := 0
-	for {
-		k, err := getdents(fd, w.dir[have:])
-		if err != nil {
-			return false
-		}
-		if k == 0 {
-			break
-		}
-		if have += k; have == len(w.dir) {
-			return false
-		}
-	}
-	head := len(w.out.b)
-	more := entryMax + left*listRoom
-	if w.out.room() < 4+more {
-		return false
-	}
-	w.out.u32(0)
-	n := uint32(0)
-	for b := w.dir[:have]; len(b) > 0; {
-		size, wrote := w.dirent(b, more)
-		if size == 0 {
-			w.out.b = w.out.b[:head]
-			return false
-		}
-		b = b[size:]
-		if wrote {
-			n++
-		}
-	}
-	binary.LittleEndian.PutUint32(w.out.b[head:], n)
-	return true
-}
-
-// getdents is getdents64(2).
-func getdents(fd int, b []byte) (int, error) {
-	for {
-		n, err := unix.Getdents(fd, b)
-		if err != unix.EINTR {
-			return n, err
-		}
+		n++
 	}
 }

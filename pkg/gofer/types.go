@@ -45,29 +45,12 @@ type Entry struct {
 	Target string // of a symbolic link
 }
 
-// Sibling is a name of a directory that Siblings found.
-type Sibling struct {
-	Entry
-	FD   int      // a descriptor for reading; -1 where none was asked for or there is none
-	List []Dirent // of a directory; nil where none was asked for or it is large
-}
-
-// With says what Siblings is to bring along.
-type With uint8
-
-const (
-	// WithFD asks for descriptors of regular files, opened for reading; at most 16 come with a reply.
-	WithFD With = 1 << iota
-	// WithList asks for the entries of small directories.
-	WithList
-	withAll = 1<<iota - 1
-)
-
-// Dirent is a directory entry. "." and ".." are left out everywhere.
+// Dirent is a directory entry. ReadDir leaves out "." and "..".
 type Dirent struct {
 	Name string
 	Ino  uint64
 	Type uint8 // DT_*
+	Attr Attr  // where asked for, and Attr.Mask is not zero: the entry may vanish meanwhile
 }
 
 // SetAttr selects by Mask what to change.

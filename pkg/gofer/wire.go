@@ -7,7 +7,7 @@ import (
 )
 
 // Version is the protocol's version; both sides must agree.
-const Version = 3
+const Version = 2
 
 // MaxMessage bounds a message in bytes: the largest extended attribute (XATTR_SIZE_MAX, 64 KiB) and
 // its surroundings, and well below the default send buffer of a socket (208 KiB).
@@ -19,7 +19,6 @@ const (
 	xattrMax    = 64 << 10 // XATTR_SIZE_MAX
 	walkMax     = 128      // components in one Walk
 	closesMax   = 64       // handles in one trailer
-	donateMax   = 16       // descriptors in one reply; the kernel allows 253
 	headerSize  = 12
 	replyHeader = headerSize
 )
@@ -31,7 +30,6 @@ const (
 	opHello op = iota + 1
 	opAttach
 	opWalk
-	opSiblings
 	opStat
 	opSetAttr
 	opOpen
@@ -55,10 +53,10 @@ const (
 	opMax
 )
 
-// What comes with a sibling in a reply.
+// Flags of opWalk.
 const (
-	withFD   = 1 // the next of the reply's descriptors is the file, open for reading
-	withList = 2 // the directory's entries follow
+	walkOpenLast = 1 // donate a read-only descriptor of the last component if it is a regular file
+	walkSiblings = 2 // each name is one of the directory and not of what the name before it stands for
 )
 
 // writer appends fields to a message.

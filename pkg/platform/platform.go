@@ -49,10 +49,12 @@ type AddressSpace interface {
 }
 
 // Forker is implemented by address spaces that can copy themselves faster than mm can rebuild them
-// fault by fault. The copy has the same mappings of the same files (all shared mappings); mm has already write-protected
-// what is copy-on-write, so that it holds for both.
+// fault by fault. The copy has the same mappings of the same files (all shared mappings).
 type Forker interface {
-	Fork() (AddressSpace, error)
+	// Fork first makes the changes own, as Apply, such as write-protecting what is copy-on-write from now on, so that it holds
+	// for both. The copy gets the changes of it before a context can run in it. Errors are those of Apply; that a change of the
+	// copy is not possible may also show as the copy's death.
+	Fork(own, copy []MapOp) (AddressSpace, error)
 }
 
 // EventKind says why Context.Switch returned.

@@ -170,7 +170,7 @@ func testFork(e *env) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			child, err = f.Fork()
+			child, err = f.Fork(nil, nil)
 		}()
 		<-done
 		e.must(err)
@@ -185,7 +185,7 @@ func testFork(e *env) {
 		e.wantSyscall(e.run(c, s, r), r, uint64(8+i))
 		// A copy of the copy.
 		if i == 0 {
-			grand, err := child.(platform.Forker).Fork()
+			grand, err := child.(platform.Forker).Fork(nil, nil)
 			e.must(err)
 			rg := start()
 			e.wantSyscall(e.run(cc, grand, rg), rg, 8)

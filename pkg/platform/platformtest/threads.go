@@ -355,7 +355,7 @@ func testKilledAnytime(e *env, stub func(platform.AddressSpace) int) {
 				op := []platform.MapOp{{Op: platform.OpMap, Perms: platform.Read, FD: e.fd, Addr: noAddr, Length: 4096}}
 				for as.Apply(op) == nil {
 					if f, ok := as.(platform.Forker); ok {
-						if child, err := f.Fork(); err == nil {
+						if child, err := f.Fork(nil, nil); err == nil {
 							child.Release()
 						}
 					}

@@ -333,16 +333,31 @@ func (as *addressSpace) onServant(r *arch.Registers) (err error) {
 }
 
 // Fork implements platform.Forker.
-func (as *addressSpace) Fork() (platform.AddressSpace, error) {
+func (as *addressSpace) Fork(own, copy []platform.MapOp) (platform.AddressSpace, error) {
+	if len(own) > 0 {
+		if err := as.Apply(own); err != nil {
+			return nil, err
+		}
+	}
+	child, err := as.fork()
+	if err != nil {
+		return nil, err
+	}
+	if len(copy) > 0 {
+		if err := child.Apply(copy); err != nil {
+			child.Release()
+			return nil, err
+		}
+	}
+	return child, nil
+}
+
+func (as *addressSpace) fork() (*addressSpace, error) {
 	if !as.enter() {
 		return nil, errGone
 	}
 	defer as.leave()
 	as.mu.Lock()
 	defer as.mu.Unlock()
-	child, err := as.p.newSpace(&as.servant)
-	if err != nil {
-		return nil, err
-	}
-	return child, nil
+	return as.p.newSpace(&as.servant)
 }

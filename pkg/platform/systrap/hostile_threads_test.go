@@ -195,7 +195,7 @@ func TestHostileFork(t *testing.T) {
 		}()
 		time.Sleep(time.Duration(i%10) * 100 * time.Microsecond)
 		for range 20 {
-			as, err := g.as.(platform.Forker).Fork()
+			as, err := g.as.(platform.Forker).Fork(nil, nil)
 			if err != nil {
 				died++
 				break

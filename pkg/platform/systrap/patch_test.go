@@ -208,7 +208,7 @@ func TestPatchSlow(t *testing.T) {
 			r.Rax = 7
 			g.hot(t)
 			g.run(t)
-			as, err := g.as.(platform.Forker).Fork()
+			as, err := g.as.(platform.Forker).Fork(nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

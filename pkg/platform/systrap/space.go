@@ -181,16 +181,19 @@ func (a *addressSpace) run(ops []op) (int64, error) {
 
 // Apply implements platform.AddressSpace.
 func (a *addressSpace) Apply(ops []platform.MapOp) error {
-	for i := range ops {
-		if ops[i].Op > platform.OpProtect || !validRange(ops[i].Addr, ops[i].Length) {
-			return unix.EINVAL
-		}
+	if !validOps(ops) {
+		return unix.EINVAL
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.start() != nil {
 		return unix.ESRCH
 	}
+	return a.apply(ops)
+}
+
+// apply is Apply, for valid operations. The caller holds mu.
+func (a *addressSpace) apply(ops []platform.MapOp) error {
 	for len(ops) > 0 {
 		n := min(len(ops), ringOps)
 		a.buf = a.buf[:0]
@@ -206,6 +209,15 @@ func (a *addressSpace) Apply(ops []platform.MapOp) error {
 		ops = ops[n:]
 	}
 	return nil
+}
+
+func validOps(ops []platform.MapOp) bool {
+	for i := range ops {
+		if ops[i].Op > platform.OpProtect || !validRange(ops[i].Addr, ops[i].Length) {
+			return false
+		}
+	}
+	return true
 }
 
 // validRange tells whether the application may have something at [addr, addr+length).
@@ -244,16 +256,30 @@ func prot(p platform.Perms) uint64 {
 }
 
 // Fork implements platform.Forker.
-func (a *addressSpace) Fork() (platform.AddressSpace, error) {
-	b, err := a.fork()
+func (a *addressSpace) Fork(own, copy []platform.MapOp) (platform.AddressSpace, error) {
+	if !validOps(own) || !validOps(copy) {
+		return nil, unix.EINVAL
+	}
+	n := min(len(copy), forkOps)
+	b, err := a.fork(own, copy[:n])
 	if err != nil {
 		return nil, err
+	}
+	if n < len(copy) {
+		if err := b.Apply(copy[n:]); err != nil {
+			b.Release()
+			return nil, err
+		}
 	}
 	return b, nil
 }
 
-// fork forks the stub process; the child has one thread without a context.
-func (a *addressSpace) fork() (*addressSpace, error) {
+// forkOps is how many changes of either side are part of the batch that forks.
+const forkOps = (ringOps - 8) / 2
+
+// fork forks the stub process after the changes own; the child, which has one thread without a context, gets changes of its own.
+// The changes are valid.
+func (a *addressSpace) fork(own, changes []platform.MapOp) (*addressSpace, error) {
 	p := a.p
 	chunk, ok := p.mem.alloc(chunkSpace)
 	if !ok {
@@ -272,13 +298,28 @@ func (a *addressSpace) fork() (*addressSpace, error) {
 		p.mem.release(chunk, 1, chunkSpace)
 		return nil, unix.ESRCH
 	}
-	ops := append(a.buf[:0],
+	if n := len(own); n > forkOps {
+		if err := a.apply(own[:n-forkOps]); err != nil {
+			t.freeWord()
+			p.mem.release(chunk, 1, chunkSpace)
+			return nil, err
+		}
+		own = own[n-forkOps:]
+	}
+	ops := a.buf[:0]
+	for i := range own {
+		ops = append(ops, mapCall(&own[i]))
+	}
+	ops = append(ops,
 		op{kind: opFork, nr: unix.SYS_CLONE, args: [6]uint64{unix.CLONE_FILES | unix.CLONE_PARENT | unix.CLONE_PARENT_SETTID, 0,
 			doneAddr + uint64(unsafe.Offsetof(a.done.child)), 0, uint64(p.mem.fd), off / arch.PageSize}},
 		op{nr: unix.SYS_MUNMAP, args: [6]uint64{slotsAddr, slotSize * maxThreads}},
 		shared(doneAddr, doneSize, off+chunkDone, unix.PROT_READ|unix.PROT_WRITE),
-		shared(slotsAddr, firstSlots*slotSize, off+chunkSlots, unix.PROT_READ|unix.PROT_WRITE),
-		t.cloneOp())
+		shared(slotsAddr, firstSlots*slotSize, off+chunkSlots, unix.PROT_READ|unix.PROT_WRITE))
+	for i := range changes {
+		ops = append(ops, mapCall(&changes[i]))
+	}
+	ops = append(ops, t.cloneOp())
 	a.buf = ops
 	// The child goes on with the same batch in its own ring.
 	copy(b.ring.ops[:], ops)

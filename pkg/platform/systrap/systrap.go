@@ -91,7 +91,7 @@ func (p *systrap) NewAddressSpace() (platform.AddressSpace, error) {
 			return a, nil
 		default:
 		}
-		a, err := p.zygote.fork()
+		a, err := p.zygote.fork(nil, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -192,7 +192,7 @@ func (k *keeper) make() {
 	if len(k.p.ready) >= want {
 		return
 	}
-	a, err := k.p.zygote.fork()
+	a, err := k.p.zygote.fork(nil, nil)
 	if err != nil {
 		return
 	}

@@ -145,7 +145,7 @@ func BenchmarkFork(b *testing.B) {
 	g := newGuest(b, newPlatform(b), loop)
 	g.run(b)
 	for b.Loop() {
-		as, err := g.as.(platform.Forker).Fork()
+		as, err := g.as.(platform.Forker).Fork(nil, nil)
 		if err != nil {
 			b.Fatal(err)
 		}

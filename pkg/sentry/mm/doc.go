@@ -7,6 +7,9 @@
 // maps it. Anonymous mappings get large sparse extents of the memory file at their first fault, so that
 // the host kernel resolves first touches, and the sentry sees one event for a region.
 //
+// Fork shares pages until they are written, but for those that either side wrote soon after the last fork (fork.go): they are
+// copied at once, and the parent's stay writable.
+//
 // The package must not import the packages above it: vfs, kernel, file systems. Files reach it as Mappable.
 //
 // Locks, outer to inner; indented ones are taken with those above them held:
@@ -17,7 +20,7 @@
 //	    MappingSet.mu
 //	    MemoryManager.pagesMu (the pages; held while bytes of user memory are copied)
 //	      locks that Mappable.Translate takes; they must not be held in calls of IOSeq's methods
-//	        memfile.File's lock, locks of the platform
+//	        memfile.File's lock, brokenRanges.mu, locks of the platform
 //
 // Functions given to IOSeq.CopyOutFrom and CopyInTo run with pagesMu held for reading: they must
 // neither touch user memory nor block for long, nor take a lock that is held around calls of this package.

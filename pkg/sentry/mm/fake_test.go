@@ -89,13 +89,15 @@ func (a *fakeAS) Apply(ops []platform.MapOp) error {
 
 func (a *fakeAS) Release() { a.dead = true }
 
-func (a forkingAS) Fork() (platform.AddressSpace, error) {
+func (a forkingAS) Fork(own, changes []platform.MapOp) (platform.AddressSpace, error) {
+	a.Apply(own)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	c := &fakeAS{pages: make(map[uint64]fakePage, len(a.pages))}
 	for k, v := range a.pages {
 		c.pages[k] = v
 	}
+	c.Apply(changes)
 	return forkingAS{c}, nil
 }
 

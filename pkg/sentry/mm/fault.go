@@ -98,11 +98,59 @@ func (m *MemoryManager) faultIn(s *vmaSeg, addr uint64, access platform.Perms, f
 			write = true
 		}
 	}
-	err := m.fill(s, addr, write, false)
+	image := s.Val.has(vmaImage) && m.untouched(s)
+	err := m.fill(s, addr, write, image && s.Len() <= populateFile)
+	if err == nil && image {
+		m.fillImage(s)
+	}
 	if ferr := m.flush(); err == nil && ferr != nil {
 		err = ErrBus
 	}
 	return err
+}
+
+// untouched tells whether no page of mapping s is known. pagesMu is held.
+func (m *MemoryManager) untouched(s *vmaSeg) bool {
+	p := m.pages.Seek(s.Start)
+	return !m.pages.Valid(p) || m.pages.At(p).Start >= s.End
+}
+
+// imageParts is how many mappings to each side of the first one that is used fillImage makes ready.
+const imageParts = 6
+
+// fillImage makes the other parts of the file that s is a part of ready, and the anonymous memory behind its data, without errors.
+// mu is held for reading, and pagesMu.
+func (m *MemoryManager) fillImage(s *vmaSeg) {
+	here, _ := m.vmas.Find(s.Start)
+	at := s.Start
+	for p, i := m.vmas.Prev(here), 0; m.vmas.Valid(p) && i < imageParts; p, i = m.vmas.Prev(p), i+1 {
+		n := m.vmas.At(p)
+		if n.End != at || n.Val.mappable != s.Val.mappable || !n.Val.has(vmaImage) {
+			break
+		}
+		m.fillPart(n)
+		at = n.Start
+	}
+	at = s.End
+	for p, i := m.vmas.Next(here), 0; m.vmas.Valid(p) && i < imageParts; p, i = m.vmas.Next(p), i+1 {
+		n := m.vmas.At(p)
+		bss := n.Val.mappable == nil && n.Val.private() && n.Val.perms&platform.Write != 0
+		if n.Start != at || !bss && (n.Val.mappable != s.Val.mappable || !n.Val.has(vmaImage)) {
+			break
+		}
+		m.fillPart(n)
+		if bss {
+			break
+		}
+		at = n.End
+	}
+}
+
+// fillPart makes a part of an image ready.
+func (m *MemoryManager) fillPart(s *vmaSeg) {
+	if s.Val.perms != platform.None && s.Len() <= fileChunk && m.untouched(s) {
+		m.fillFirst(s, s.Start)
+	}
 }
 
 // stackStep is how much a stack grows at least, if it can: a fault for every page would be slow.

@@ -1,6 +1,8 @@
 package mm
 
 import (
+	"sync"
+
 	"husk/pkg/platform"
 	"husk/pkg/sentry/limits"
 	"husk/pkg/sentry/memfile"
@@ -31,6 +33,15 @@ func (m *MemoryManager) forkTo(c *MemoryManager) error {
 	m.pagesMu.Lock()
 	defer m.pagesMu.Unlock()
 	forker, canFork := m.as.(platform.Forker)
+	var eager uint64
+	if canFork {
+		eager = m.eagerBytes()
+	}
+	if m.broken == nil {
+		m.broken = new(brokenRanges)
+	}
+	c.report = m.broken
+	m.heat()
 	for p := m.vmas.First(); m.vmas.Valid(p); p = m.vmas.Next(p) {
 		s := m.vmas.At(p)
 		if s.Val.has(vmaDontFork) {
@@ -42,24 +53,102 @@ func (m *MemoryManager) forkTo(c *MemoryManager) error {
 		c.fileBytes(&v, s.Len())
 		c.vmas.Insert(s.Start, s.End, v)
 		if !v.has(vmaWipeOnFork) {
-			m.sharePages(c, s, canFork)
+			m.sharePages(c, s, canFork, &eager)
 		}
 	}
 	c.stats.peak = c.stats.virtual
-	err := m.flush()
-	if err == nil && canFork {
-		if c.as, err = forker.Fork(); err == nil {
-			err = c.unmapUnshared(m)
-		}
+	if !canFork {
+		return m.flush()
 	}
+	c.unmapUnshared(m)
+	var err error
+	c.as, err = forker.Fork(m.ops, c.ops)
+	m.ops, c.ops = m.ops[:0], c.ops[:0]
 	return err
 }
 
+const (
+	// eagerMax bounds what a fork copies at once, in bytes. It takes about as long as five faults.
+	eagerMax = 256 << 10
+	// eagerForks is after how many forks all pages are copied on write again: those that are not written any more are not
+	// worth a copy.
+	eagerForks = 16
+)
+
+// eagerBytes is how much fork may copy at once: nothing if other threads might write meanwhile, as the copies together
+// would not be what the memory was at any time.
+func (m *MemoryManager) eagerBytes() uint64 {
+	m.forks++
+	if m.forks%eagerForks == 0 && m.broken != nil {
+		m.broken.take(nil)
+	}
+	if m.users.Load() != 1 || m.forks%eagerForks == 0 || !m.file.Mapped() {
+		return 0
+	}
+	return eagerMax
+}
+
+// brokenRanges is where a process' children had to copy memory that they shared with it: the next child is going to need copies there.
+type brokenRanges struct {
+	mu   sync.Mutex
+	list []AddrRange // disjoint, at most maxBroken; mu
+}
+
+const maxBroken = 16
+
+// add notes that a child copied [start, end).
+func (b *brokenRanges) add(start, end uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := range b.list {
+		if r := &b.list[i]; start < r.Addr+r.Len && r.Addr < end {
+			return
+		}
+	}
+	if len(b.list) < maxBroken {
+		b.list = append(b.list, AddrRange{Addr: start, Len: end - start})
+	}
+}
+
+// take moves the list to dst.
+func (b *brokenRanges) take(dst []AddrRange) []AddrRange {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	dst = append(dst, b.list...)
+	b.list = b.list[:0]
+	return dst
+}
+
+// heat marks the pages that children had to copy as hot. pagesMu is held.
+func (m *MemoryManager) heat() {
+	var buf [maxBroken]AddrRange
+	for _, r := range m.broken.take(buf[:0]) {
+		m.heatRange(r.Addr, r.Addr+r.Len)
+	}
+}
+
+// heatRange marks the owned pages in [start, end) as hot. pagesMu is held.
+func (m *MemoryManager) heatRange(start, end uint64) {
+	for p := m.pages.Isolate(start, end); m.pages.Valid(p) && m.pages.At(p).Start < end; p = m.pages.Next(p) {
+		if s := m.pages.At(p); s.Val.has(pageOwned) {
+			s.Val.flags |= pageHot
+		}
+	}
+	m.pages.JoinRange(start, end)
+}
+
 // sharePages gives the child c the pages of mapping s, whose private ones both have to copy before a write from now on.
-// mu and pagesMu are held.
-func (m *MemoryManager) sharePages(c *MemoryManager, s *vmaSeg, mapped bool) {
+// Pages that either side wrote after the last fork are copied now, up to eager bytes: two faults cost more. mu and pagesMu are held.
+func (m *MemoryManager) sharePages(c *MemoryManager, s *vmaSeg, mapped bool, eager *uint64) {
 	for p := m.pages.Isolate(s.Start, s.End); m.pages.Valid(p) && m.pages.At(p).Start < s.End; p = m.pages.Next(p) {
 		r := m.pages.At(p)
+		if r.Val.has(pageHot) {
+			if r.Val.perms&platform.Write != 0 && r.Len() <= *eager && m.copyTo(c, r) {
+				*eager -= r.Len()
+				continue
+			}
+			r.Val.flags &^= pageHot
+		}
 		if r.Val.has(pageOwned) && r.Val.avail&platform.Write != 0 {
 			before := r.Val.effective()
 			r.Val.avail &^= platform.Write
@@ -79,14 +168,29 @@ func (m *MemoryManager) sharePages(c *MemoryManager, s *vmaSeg, mapped bool) {
 	m.pages.JoinRange(s.Start, s.End)
 }
 
+// copyTo gives the child c a copy of the run r, which goes on as it is; false if there is no memory.
+func (m *MemoryManager) copyTo(c *MemoryManager, r *pageSeg) bool {
+	to, err := m.file.Allocate(r.Len(), memfile.AllocOpts{Overwrite: true})
+	if err != nil {
+		return false
+	}
+	m.copyResident(to, r.Val.off)
+	s := pageSeg{Start: r.Start, End: r.End, Val: r.Val}
+	s.Val.off, s.Val.avail = to.Off, allPerms
+	if s.Val.has(pageMapped) {
+		c.pushMap(&s, s.Start, s.End, true)
+	}
+	c.pages.Join(c.pages.Insert(s.Start, s.End, s.Val))
+	return true
+}
+
 // unmapUnshared takes from the copied platform address space what m has mapped and c must not see.
-func (c *MemoryManager) unmapUnshared(m *MemoryManager) error {
+func (c *MemoryManager) unmapUnshared(m *MemoryManager) {
 	for p := m.vmas.First(); m.vmas.Valid(p); p = m.vmas.Next(p) {
 		if s := m.vmas.At(p); s.Val.has(vmaDontFork|vmaWipeOnFork) && !s.Val.has(vmaSpecial) {
-			c.addOp(platform.MapOp{Op: platform.OpUnmap, Addr: s.Start, Length: s.Len()})
+			c.pushOp(platform.MapOp{Op: platform.OpUnmap, Addr: s.Start, Length: s.Len()})
 		}
 	}
-	return c.flush()
 }
 
 // destroy frees everything. No thread runs in the address space.

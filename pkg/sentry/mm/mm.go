@@ -47,6 +47,9 @@ type MemoryManager struct {
 	ops     []platform.MapOp      // changes of as that are being collected; empty when pagesMu is free
 	drops   []memfile.Range       // references to drop after ops have been applied; empty when pagesMu is free
 
+	forks   uint64        // calls of Fork; mu
+	broken  *brokenRanges // nil before the first fork; mu
+	report  *brokenRanges // the parent's; immutable
 	hot     hotPages
 	peakRSS atomic.Uint64
 	minFlt  atomic.Uint64
@@ -176,10 +179,19 @@ func (m *MemoryManager) mapKnown() error {
 	for p := m.pages.First(); m.pages.Valid(p) && len(m.ops) < maxKnown; p = m.pages.Next(p) {
 		s := m.pages.At(p)
 		s.Val.flags |= pageMapped
-		m.mapRun(s, s.Start, s.End, false)
+		start, populate := s.Start, s.Len() <= populateFile
+		if s.Val.fd == MemoryFile && s.Len() > cowUnit {
+			// The end is what a new stack uses first.
+			start, populate = s.End-stackUsed, true
+			m.mapRun(s, s.Start, start, false)
+		}
+		m.mapRun(s, start, s.End, populate)
 	}
 	return m.flush()
 }
+
+// stackUsed is how much of the stack programs use at once.
+const stackUsed = 16 << 10
 
 // maxKnown bounds the operations of mapKnown.
 const maxKnown = 200

@@ -31,6 +31,9 @@ type MMapOpts struct {
 	NoHugePage bool
 	// Prefault maps what there is at once, for mappings that are going to be used soon.
 	Prefault bool
+	// Image is for the parts of a program or library, which the dynamic linker maps one by one before it uses them: they are all
+	// made ready at the first fault in one.
+	Image bool
 	// Name is what /proc/PID/maps shows if File is nil, such as "[heap]".
 	Name string
 }
@@ -67,35 +70,49 @@ func (m *MemoryManager) MMap(o MMapOpts) (uint64, error) {
 	if err := m.checkLimits(&v, n, o.LockPrivileged); err != nil {
 		return 0, err
 	}
+	replaced := false
 	if o.Fixed {
 		if m.vmas.Count()+m.cuts(addr, addr+n) >= m.maxMaps {
 			return 0, unix.ENOMEM
 		}
-		m.removeVMAs(addr, addr+n)
+		replaced = m.takeVMAs(addr, addr+n)
 	} else if m.vmas.Count() >= m.maxMaps {
 		return 0, unix.ENOMEM
 	}
 	m.insertVMA(addr, addr+n, v)
-	if o.Populate || v.has(vmaLocked) && m.lockFuture&unix.MCL_ONFAULT == 0 {
+	populate := o.Populate || v.has(vmaLocked) && m.lockFuture&unix.MCL_ONFAULT == 0
+	prefault := !populate && v.perms != platform.None &&
+		(o.Prefault && !o.Image && n <= fileChunk || v.mappable == nil && n <= prefaultAnon && v.perms&platform.Write != 0 && !o.NoHugePage)
+	if replaced || prefault {
+		m.pagesMu.Lock()
+		if replaced {
+			m.dropPages(addr, addr+n)
+		}
+		if prefault {
+			m.prefault(addr)
+		}
+		m.flush()
+		m.pagesMu.Unlock()
+	}
+	if populate {
 		m.populate(addr, addr+n, v.perms&platform.Write != 0 && v.private())
-	} else if o.Prefault && v.perms != platform.None && n <= fileChunk {
-		m.prefault(addr)
 	}
 	return addr, nil
 }
 
+// prefaultAnon is the largest anonymous mapping that is made ready at once: what is that small is going to be used.
+const prefaultAnon = 16 << 10
+
 // prefault makes the pages of the new mapping at addr ready, without errors. Small private mappings that can be written are
-// copied, as they are the data of programs and libraries. mu is held.
+// copied, as they are the data of programs and libraries. mu and pagesMu are held.
 func (m *MemoryManager) prefault(addr uint64) {
-	p, ok := m.vmas.Find(addr)
-	if !ok {
-		return
+	if p, ok := m.vmas.Find(addr); ok {
+		m.fillFirst(m.vmas.At(p), addr)
 	}
-	s := m.vmas.At(p)
-	m.pagesMu.Lock()
-	m.fill(s, addr, s.Val.perms&platform.Write != 0 && s.Val.private() && s.Len() <= cowUnit, false)
-	m.flush()
-	m.pagesMu.Unlock()
+}
+
+func (m *MemoryManager) fillFirst(s *vmaSeg, addr uint64) error {
+	return m.fill(s, addr, s.Val.perms&platform.Write != 0 && s.Val.private() && s.Len() <= cowUnit, s.Val.mappable != nil && s.Len() <= populateFile)
 }
 
 // vma is the mapping that o describes.
@@ -111,7 +128,7 @@ func (o *MMapOpts) vma() vma {
 		set  bool
 		flag vmaFlags
 	}{{o.Shared, vmaShared}, {o.GrowsDown || o.Stack, vmaGrowsDown}, {o.Stack, vmaStack}, {o.Locked, vmaLocked}, {o.NoReserve, vmaNoReserve},
-		{o.NoHugePage, vmaNoHugePage}} {
+		{o.NoHugePage, vmaNoHugePage}, {o.Image && !o.Shared && o.Mappable != nil, vmaImage}} {
 		if f.set {
 			v.flags |= f.flag
 		}
@@ -372,7 +389,10 @@ func (m *MemoryManager) Brk(addr uint64) uint64 {
 		if m.lockFuture&unix.MCL_FUTURE != 0 && m.lockFuture&unix.MCL_ONFAULT == 0 {
 			m.populate(from, to, true)
 		} else if to-from <= anonChunk {
+			m.pagesMu.Lock()
 			m.prefault(from) // programs ask for a larger heap when they need it
+			m.flush()
+			m.pagesMu.Unlock()
 		}
 	}
 	m.brk.Len = addr - m.brk.Addr

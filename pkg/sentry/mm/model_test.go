@@ -54,6 +54,7 @@ func (w *world) mmap(p *process) {
 		o.Length = n << 12
 		o.Mappable, o.File = w.file, w.file
 		o.Shared = w.shared // both at once would show when the neighbours of a written page are copied
+		o.Prefault, o.Image = w.r.IntN(2) == 0, w.r.IntN(2) == 0
 		o.Offset = w.r.Uint64N(uint64(len(w.words))-n+1) << 12
 	}
 	mustMap(w.t, p.m, o)

@@ -18,6 +18,9 @@ const (
 	// cowUnit is how much is copied around a write to a shared page: a fault costs as much as copying some
 	// pages, and neighbours tend to be written, too.
 	cowUnit = 64 << 10
+	// populateFile is the largest part of a program or library that is entered into the page table as a whole: a fault for
+	// 64 KiB costs as much as 128 pages more.
+	populateFile = 2 << 20
 	// smallRegion is the largest anonymous region that is mapped with all its pages at its first fault: the host's faults, one for each
 	// page, take longer than zeroing some pages that may not be needed.
 	smallRegion = 64 << 10
@@ -41,6 +44,8 @@ const (
 	pageMapped pageFlags = 1 << iota
 	// pageOwned marks private copies and private anonymous memory; others belong to a Mappable.
 	pageOwned
+	// pageHot marks owned pages that were written soon after a fork, and are likely to be after the next.
+	pageHot
 )
 
 type pageSeg = ranges.Seg[page]
@@ -71,11 +76,19 @@ func (p *page) allows(access platform.Perms, force bool) bool {
 
 // addOp collects a change of the platform's address space. pagesMu is held, as it is for all that follows.
 func (m *MemoryManager) addOp(op platform.MapOp) {
-	if m.as == nil {
-		return
+	if m.as != nil {
+		m.pushOp(op)
 	}
+}
+
+// pushOp is addOp for an address space that need not exist yet.
+func (m *MemoryManager) pushOp(op platform.MapOp) {
 	if n := len(m.ops); n > 0 {
 		last := &m.ops[n-1]
+		if last.Op == platform.OpUnmap && op.Op == platform.OpMap && op.Addr <= last.Addr && last.Addr+last.Length <= op.Addr+op.Length {
+			*last = op // replaces it all
+			return
+		}
 		if last.Op == op.Op && last.Addr+last.Length == op.Addr && last.Perms == op.Perms && last.Populate == op.Populate &&
 			(op.Op != platform.OpMap || last.FD == op.FD && last.Offset+last.Length == op.Offset) {
 			last.Length += op.Length
@@ -87,11 +100,17 @@ func (m *MemoryManager) addOp(op platform.MapOp) {
 
 // mapRun has the platform map [start, end) of the run s, which contains it.
 func (m *MemoryManager) mapRun(s *pageSeg, start, end uint64, populate bool) {
+	if m.as != nil {
+		m.pushMap(s, start, end, populate)
+	}
+}
+
+func (m *MemoryManager) pushMap(s *pageSeg, start, end uint64, populate bool) {
 	fd := int(s.Val.fd)
 	if fd == MemoryFile {
 		fd = m.file.FD()
 	}
-	m.addOp(platform.MapOp{Op: platform.OpMap, Perms: s.Val.effective(), FD: fd, Addr: start, Length: end - start,
+	m.pushOp(platform.MapOp{Op: platform.OpMap, Perms: s.Val.effective(), FD: fd, Addr: start, Length: end - start,
 		Offset: s.Val.off + start - s.Start, Populate: populate})
 }
 
@@ -221,7 +240,10 @@ func (m *MemoryManager) fill(seg *vmaSeg, addr uint64, write, populate bool) err
 	}
 	// The first access is a write: insert the run without mapping it, and copy at once.
 	p := m.pages.Insert(start, end, run)
-	return m.copyRun(p, max(start, addr&^(cowUnit-1)), min(end, addr&^(cowUnit-1)+cowUnit), addr)
+	if end-start > cowUnit {
+		start, end = max(start, addr&^(cowUnit-1)), min(end, addr&^(cowUnit-1)+cowUnit)
+	}
+	return m.copyRun(p, start, end, addr)
 }
 
 // fillAnon allocates memory around addr.
@@ -281,15 +303,18 @@ func (m *MemoryManager) breakCOW(p ranges.Pos, seg *vmaSeg, addr uint64) error {
 	start, end := max(s.Start, addr&^(cowUnit-1)), min(s.End, addr&^(cowUnit-1)+cowUnit)
 	limit := min(s.End, seg.End, start+anonChunk)
 	if n := m.file.Exclusive(s.Val.off+start-s.Start, limit-start); start+n > addr {
-		end = start + n
-		m.makeWritable(start, end)
-		return nil
-	}
-	if m.file.Exclusive(s.Val.off+addr-s.Start, arch.PageSize) != 0 {
+		m.makeWritable(start, start+n)
+		end = min(end, start+n)
+	} else if m.file.Exclusive(s.Val.off+addr-s.Start, arch.PageSize) != 0 {
 		m.makeWritable(addr, addr+arch.PageSize)
-		return nil
+		start, end = addr, addr+arch.PageSize
+	} else if err := m.copyRun(p, start, end, addr); err != nil {
+		return err
+	} else if m.report != nil {
+		m.report.add(start, end)
 	}
-	return m.copyRun(p, start, end, addr)
+	m.heatRange(start, end)
+	return nil
 }
 
 // makeWritable ends copy-on-write in [start, end), which is within one run.
@@ -339,7 +364,7 @@ func (m *MemoryManager) copyRun(p ranges.Pos, start, end, addr uint64) error {
 	if m.as != nil {
 		s.Val.flags |= pageMapped
 	}
-	m.mapRun(s, start, end, false)
+	m.mapRun(s, start, end, true)
 	m.pages.JoinRange(start, end)
 	return nil
 }

@@ -32,6 +32,7 @@ const (
 	vmaHugePage
 	vmaNoHugePage
 	vmaSealed
+	vmaImage
 	vmaSpecial // vdso and vvar: mapped by the platform, unknown to the page map
 )
 
@@ -142,8 +143,17 @@ func (m *MemoryManager) insertVMA(start, end uint64, v vma) {
 
 // removeVMAs unmaps all of [start, end), with its pages. mu is held.
 func (m *MemoryManager) removeVMAs(start, end uint64) {
+	if m.takeVMAs(start, end) {
+		m.pagesMu.Lock()
+		m.dropPages(start, end)
+		m.flush()
+		m.pagesMu.Unlock()
+	}
+}
+
+// takeVMAs takes all mappings within [start, end) off the list, without their pages; false if there are none. mu is held.
+func (m *MemoryManager) takeVMAs(start, end uint64) (any bool) {
 	p := m.vmas.Isolate(start, end)
-	any := false
 	for m.vmas.Valid(p) && m.vmas.At(p).Start < end {
 		s := m.vmas.At(p)
 		m.account(&s.Val, -s.Len())
@@ -151,12 +161,7 @@ func (m *MemoryManager) removeVMAs(start, end uint64) {
 		p = m.vmas.Remove(p)
 		any = true
 	}
-	if any {
-		m.pagesMu.Lock()
-		m.dropPages(start, end)
-		m.flush()
-		m.pagesMu.Unlock()
-	}
+	return any
 }
 
 // updateVMAs changes all mappings within [start, end) by f. mu is held.

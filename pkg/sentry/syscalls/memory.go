@@ -182,6 +182,7 @@ func mapFile(t *kernel.Task, o *mm.MMapOpts, fd *vfs.FileDescription, flags uint
 	}
 	o.Mappable, o.File = m, fd
 	o.Prefault = true
+	o.Image = flags&unix.MAP_DENYWRITE != 0 && !o.Shared // by glibc's dynamic linker
 	return nil
 }
 
