@@ -19,6 +19,8 @@ const (
 	// manyPSS is for each of idleMany containers side by side.
 	manyPSS  = 9 << 10
 	idleMany = 50
+	// idleGrowth is how much more private memory a container may take while it waits.
+	idleGrowth = 512
 )
 
 // The limits of clause S-6, for the sandbox process and for the gofer.
@@ -62,8 +64,6 @@ func memoryOf(t *testing.T, pids []int) (sum memory) {
 				m.pss = kib
 			}
 		}
-		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		t.Logf("%d %q: private %d KiB, PSS %d KiB", pid, comm, m.private, m.pss)
 		sum.private, sum.pss = sum.private+m.private, sum.pss+m.pss
 	}
 	return sum
@@ -108,6 +108,74 @@ func TestIdleMemory(t *testing.T) {
 	}
 	if used > watch/500 {
 		t.Errorf("%v of processor time in %v, the limit is 0.2 %%", used, watch)
+	}
+}
+
+// TestIdlePrograms holds clause S-2 for programs that wait in other ways than sleep: a pipeline, a server with idle connections, many threads,
+// a timer of 1 Hz. They wait side by side.
+func TestIdlePrograms(t *testing.T) {
+	bin := filepath.Join(t.TempDir(), "idle")
+	if out, err := exec.Command("gcc", "-O1", "-static", "-pthread", "-o", bin, "c/idle.c").CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v\n%s", err, out)
+	}
+	program, err := os.ReadFile(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const watch = 5 * time.Second
+	type waiter struct {
+		name   string
+		id     string
+		args   []string
+		limit  time.Duration // of processor time in watch
+		b      *bundle
+		pids   []int
+		cpu    uint64
+		memory memory
+	}
+	// The timer's is 1 ms for each of its six or fewer ticks beside what the others may use.
+	const limit = watch / 500
+	waiters := []*waiter{
+		{name: "pipeline", args: []string{"sh", "-c", "(echo ready >&2; exec sleep 1000) | cat | cat | cat"}, limit: limit},
+		{name: "server", args: []string{"/bin/idle", "server"}, limit: limit},
+		{name: "threads", args: []string{"/bin/idle", "threads"}, limit: limit},
+		{name: "timer", args: []string{"/bin/idle", "timer"}, limit: limit + 6*time.Millisecond},
+	}
+	for _, w := range waiters {
+		w.b = newBundle(t, w.args...)
+		if err := os.WriteFile(filepath.Join(w.b.dir, "rootfs", "bin", "idle"), program, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		w.b.write()
+		id, log := newID(), w.b.file()
+		cmd := w.b.command("run", "--detach", "--bundle", w.b.dir, id)
+		cmd.Stdout, cmd.Stderr = log, log
+		if err := cmd.Run(); err != nil {
+			t.Fatalf("%s: %v", w.name, err)
+		}
+		t.Cleanup(func() { w.b.call("delete", "--force", id) })
+		until(t, w.name, func() bool {
+			text, _ := os.ReadFile(log.Name())
+			return string(text) == "ready\n"
+		})
+		w.id = id
+	}
+	time.Sleep(2 * time.Second) // of clients, and of what the sentry does once after a start
+	for _, w := range waiters {
+		w.pids = w.b.processesOfContainer(w.id)
+		w.memory, w.cpu = memoryOf(t, w.pids), cpuTime(t, w.pids)
+	}
+	time.Sleep(watch)
+	for _, w := range waiters {
+		used := time.Duration(cpuTime(t, w.pids) - w.cpu)
+		m := memoryOf(t, w.pids)
+		t.Logf("%s: %d processes, private %d KiB, PSS %d KiB; %v of processor time in %v", w.name, len(w.pids), m.private, m.pss, used, watch)
+		if used > w.limit {
+			t.Errorf("%s: %v of processor time in %v, the limit is %v", w.name, used, watch, w.limit)
+		}
+		if m.private > w.memory.private+idleGrowth {
+			t.Errorf("%s: private memory grew from %d to %d KiB in %v", w.name, w.memory.private, m.private, watch)
+		}
 	}
 }
 
