@@ -12,8 +12,14 @@ import (
 // ErrExited is what every call returns once the server is gone.
 var ErrExited = errors.New("gofer exited")
 
-// calls is how many requests are under way at most; more wait.
-const calls = 64
+const (
+	// calls is how many requests are under way at most; more wait.
+	calls = 64
+	// startedMax is how many of them may have been started without somebody who waits for the reply, and sentMax how many of those may
+	// have no reply yet: fewer than the server has workers, so that one is left to answer however large the replies are that nobody takes.
+	startedMax = 32
+	sentMax    = 3
+)
 
 // Client makes requests. All methods may be called from any number of goroutines. Errors are the
 // server's unix.Errno, or ErrExited.
@@ -26,7 +32,8 @@ type Client struct {
 	attach []AttachFlags // immutable
 
 	rpkt packet // of the caller that reads
-	rbuf []byte // likewise
+	rbuf []byte // likewise, as is
+	rfds descriptors
 
 	mu      sync.Mutex // guards what follows
 	room    sync.Cond  // a slot became free
@@ -37,6 +44,8 @@ type Client struct {
 	used    uint64   // bitmap of slots
 	waiting uint64   // bitmap of slots whose callers wait to be woken
 	closes  []Handle // to close with the next request
+	started int      // calls of Start that are not collected
+	sent    int      // those of them that have no reply
 }
 
 // call is one slot: a request under way.
@@ -50,8 +59,10 @@ type call struct {
 	// Guarded by Client.mu until done.
 	buf   []byte // MaxMessage bytes
 	reply []byte // the used part of buf
-	fd    int
+	fds   descriptors
 	done  bool
+	async bool // of Start, without a reply
+	drop  bool // nobody will collect the reply
 }
 
 // NewClient agrees on the protocol over conn, a SOCK_SEQPACKET socket, and takes conn over.
@@ -102,7 +113,7 @@ func (c *Client) begin(o op) *call {
 	c.used |= 1 << i
 	c.seq++
 	k.tag = c.seq*calls + uint32(i)
-	k.fd, k.done = -1, false
+	k.done, k.async, k.drop = false, false, false
 	c.mu.Unlock()
 	k.out.header(k.tag, uint16(o))
 	return k
@@ -121,30 +132,34 @@ func (c *Client) end(k *call, r *reader, err error) error {
 	if err == nil && r != nil && !r.end() {
 		err = unix.EPROTO
 	}
-	if k.fd >= 0 {
-		unix.Close(k.fd)
-		k.fd = -1
-	}
+	k.fds.close()
 	c.mu.Lock()
-	if c.used == ^uint64(0) {
-		c.room.Signal()
-	}
-	c.used &^= 1 << k.slot
+	c.free(k)
 	c.mu.Unlock()
 	return err
 }
 
-// takeFD returns the donated descriptor, which then is the caller's.
-func (k *call) takeFD() int {
-	fd := k.fd
-	k.fd = -1
-	return fd
+// free gives a slot back; c.mu is held.
+func (c *Client) free(k *call) {
+	c.used &^= 1 << k.slot
+	c.room.Signal() // whatever was free before: each slot is somebody's who waits
 }
+
+// takeFD returns the donated descriptor, which then is the caller's; -1 if there is none.
+func (k *call) takeFD() int { return k.fds.take(0) }
 
 // do sends the request and waits for the reply, which the reader covers until end.
 func (c *Client) do(k *call) (reader, error) {
+	if err := c.send(k); err != nil {
+		return reader{}, err
+	}
+	return c.wait(k)
+}
+
+// send sends the request.
+func (c *Client) send(k *call) error {
 	if len(k.out.b) > MaxMessage-8*closesMax {
-		return reader{}, unix.E2BIG
+		return unix.E2BIG
 	}
 	c.mu.Lock()
 	err := c.err
@@ -153,13 +168,17 @@ func (c *Client) do(k *call) (reader, error) {
 	c.closes = c.closes[:copy(c.closes, c.closes[n:])]
 	c.mu.Unlock()
 	if err != nil {
-		return reader{}, err
+		return err
 	}
-	if err := k.pkt.send(c.conn, k.out.b, -1); err != nil {
+	if err := k.pkt.send(c.conn, k.out.b, nil); err != nil {
 		c.fail()
-		return reader{}, ErrExited
+		return ErrExited
 	}
+	return nil
+}
 
+// wait waits for the reply.
+func (c *Client) wait(k *call) (reader, error) {
 	c.mu.Lock()
 	for !k.done && c.err == nil {
 		if c.reading {
@@ -172,10 +191,11 @@ func (c *Client) do(k *call) (reader, error) {
 		}
 		c.reading = true
 		c.mu.Unlock()
-		n, fd, err := c.rpkt.recv(c.conn, c.rbuf, true)
+		n, err := c.rpkt.recv(c.conn, c.rbuf, &c.rfds)
 		c.mu.Lock()
 		c.reading = false
-		if err != nil || n == 0 || !c.deliver(n, fd) {
+		if err != nil || n == 0 || !c.deliver(n) {
+			c.rfds.close()
 			c.failLocked()
 		}
 	}
@@ -188,6 +208,11 @@ func (c *Client) do(k *call) (reader, error) {
 	if !done {
 		return reader{}, err
 	}
+	return k.result()
+}
+
+// result reads the reply.
+func (k *call) result() (reader, error) {
 	_, code, _, body, _ := parse(k.reply)
 	if code != 0 {
 		return reader{}, unix.Errno(code)
@@ -210,24 +235,29 @@ func (k *call) signal() {
 	}
 }
 
-// deliver gives the packet in c.rbuf to its call by exchanging the buffers; false where it is none
+// deliver gives the packet in c.rbuf, and the descriptors, to its call by exchanging the buffers; false where it is none
 // that a server may send. c.mu is held.
-func (c *Client) deliver(n, fd int) bool {
+func (c *Client) deliver(n int) bool {
 	tag, _, _, _, ok := parse(c.rbuf[:n])
 	if ok {
 		k := c.slots[tag%calls]
 		if k != nil && c.used&(1<<k.slot) != 0 && k.tag == tag && !k.done {
 			k.buf, c.rbuf = c.rbuf, k.buf
 			k.reply = k.buf[:n]
-			k.fd, k.done = fd, true
+			k.fds, k.done = c.rfds, true
+			c.rfds.n = 0
+			if k.async {
+				k.async = false
+				c.sent--
+			}
+			if k.drop {
+				c.discard(k)
+			}
 			if c.waiting&(1<<k.slot) != 0 {
 				k.signal()
 			}
 			return true
 		}
-	}
-	if fd >= 0 {
-		unix.Close(fd)
 	}
 	return false
 }
@@ -285,7 +315,7 @@ func (c *Client) Flush() {
 	c.mu.Unlock()
 	w.seal(n)
 	var p packet
-	if p.send(c.conn, w.b, -1) != nil {
+	if p.send(c.conn, w.b, nil) != nil {
 		c.fail()
 	}
 }

@@ -1,6 +1,11 @@
 package gofer
 
-import "golang.org/x/sys/unix"
+import (
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
 
 // Attach returns the handle and attributes of the attach point with the given index.
 func (c *Client) Attach(index int) (h Handle, a Attr, err error) {
@@ -18,59 +23,44 @@ func (c *Client) Attach(index int) (h Handle, a Attr, err error) {
 // whatever it is belongs to the next name. The caller closes the handles. Names are single
 // components, 128 at most.
 func (c *Client) Walk(dir Handle, names []string, out []Entry) ([]Entry, error) {
-	out, fd, err := c.walk(dir, names, out, 0)
-	if fd >= 0 {
-		unix.Close(fd)
-	}
-	return out, err
-}
-
-// WalkOpen is Walk that also opens the last name for reading where that is a regular file and can be
-// opened. fd is -1 otherwise.
-func (c *Client) WalkOpen(dir Handle, names []string, out []Entry) (entries []Entry, fd int, err error) {
-	return c.walk(dir, names, out, walkOpenLast)
-}
-
-// Siblings looks up names in dir, each by itself, and appends what it found to out, in order, until one is not there or the
-// reply is full; err says why the first that is missing is. It takes up to 128 names.
-func (c *Client) Siblings(dir Handle, names []string, out []Entry) ([]Entry, error) {
-	out, fd, err := c.walk(dir, names, out, walkSiblings)
-	if fd >= 0 {
-		unix.Close(fd)
-	}
-	return out, err
-}
-
-func (c *Client) walk(dir Handle, names []string, out []Entry, flags uint8) ([]Entry, int, error) {
-	if len(names) == 0 || len(names) > walkMax {
-		return out, -1, unix.EINVAL
-	}
 	k := c.beginOn(opWalk, dir)
-	k.out.u8(flags)
-	k.out.u8(uint8(len(names)))
-	for _, name := range names {
-		if len(name) > nameMax {
-			return out, -1, c.end(k, nil, unix.ENAMETOOLONG)
-		}
-		k.out.str(name)
+	if err := k.names(names); err != nil {
+		return out, c.end(k, nil, err)
 	}
 	r, err := c.do(k)
 	if err != nil {
-		return out, -1, c.end(k, nil, err)
+		return out, c.end(k, nil, err)
 	}
 	n, why := int(r.u16()), r.u16()
 	for range min(n, len(names)) {
 		out = append(out, Entry{})
-		e := &out[len(out)-1]
-		e.Handle = Handle(r.u64())
-		r.attr(&e.Attr)
-		e.Target = r.cstr().String()
+		r.entry(&out[len(out)-1])
 	}
-	fd := k.takeFD()
 	if err = c.end(k, &r, nil); err == nil && why != 0 {
 		err = unix.Errno(why)
 	}
-	return out, fd, err
+	return out, err
+}
+
+// names writes the names that end a request.
+func (k *call) names(names []string) error {
+	if len(names) == 0 || len(names) > walkMax {
+		return unix.EINVAL
+	}
+	k.out.u8(uint8(len(names)))
+	for _, name := range names {
+		if len(name) > nameMax {
+			return unix.ENAMETOOLONG
+		}
+		k.out.str(name)
+	}
+	return nil
+}
+
+func (r *reader) entry(e *Entry) {
+	e.Handle = Handle(r.u64())
+	r.attr(&e.Attr)
+	e.Target = r.cstr().String()
 }
 
 // Stat reads the attributes of h into a.
@@ -108,7 +98,7 @@ func (c *Client) Open(h Handle, flags uint32) (fd int, err error) {
 	k := c.beginOn(opOpen, h)
 	k.out.u32(flags)
 	r, err := c.do(k)
-	if err == nil && k.fd < 0 {
+	if err == nil && k.fds.n == 0 {
 		err = unix.EPROTO
 	}
 	fd = -1
@@ -256,27 +246,57 @@ func (c *Client) Readlink(h Handle) (target string, err error) {
 	return target, c.end(k, &r, err)
 }
 
-// ReadDir appends a batch of the entries of h to out, with attributes where asked for. A directory
+// ReadDir appends a batch of the entries of h to out. A directory
 // is read from its start; next is a stream to pass to the next call as h, or zero after the last
 // entry. The caller closes a stream that it does not read to the end; at the end it is closed already.
-func (c *Client) ReadDir(h Handle, attrs bool, out []Dirent) (ents []Dirent, next Handle, err error) {
+func (c *Client) ReadDir(h Handle, out []Dirent) (ents []Dirent, next Handle, err error) {
 	k := c.beginOn(opReadDir, h)
-	k.out.flag(attrs)
 	r, err := c.do(k)
 	if err != nil {
 		return out, 0, c.end(k, nil, err)
 	}
 	next = Handle(r.u64())
-	for n := r.u32(); n > 0 && !r.bad; n-- {
-		out = append(out, Dirent{Ino: r.u64(), Type: r.u8(), Name: r.cstr().String()})
-		if attrs {
-			r.attr(&out[len(out)-1].Attr)
-		}
-	}
+	out = r.dirents(out)
 	if next == streamGoesOn {
 		next = h
 	}
 	return out, next, c.end(k, &r, nil)
+}
+
+// dirents appends a list of entries to out. Their names share one string.
+func (r *reader) dirents(out []Dirent) []Dirent {
+	n := int(r.u32())
+	const least = 8 + 1 + 2 + 1 // what an entry takes
+	if n > len(r.b)/least {
+		r.bad = true
+		return out
+	}
+	out = slices.Grow(out, n)
+	first, size := len(out), 0
+	begin := r.b
+	for range n {
+		e := Dirent{Ino: r.u64(), Type: r.u8()}
+		size += len(r.cstr())
+		out = append(out, e)
+	}
+	if r.bad {
+		return out[:first]
+	}
+	var names strings.Builder
+	names.Grow(size)
+	again := reader{b: begin}
+	for range n {
+		again.take(9)
+		names.Write(again.cstr())
+	}
+	all := names.String()
+	again.b = begin
+	for k := range n {
+		again.take(9)
+		e := len(again.cstr())
+		out[first+k].Name, all = all[:e-1], all[e:]
+	}
+	return out
 }
 
 // StatFS describes the file system that h is on.
@@ -362,7 +382,7 @@ func (c *Client) Connect(h Handle, typ uint32) (fd int, err error) {
 	k := c.beginOn(opConnect, h)
 	k.out.u32(typ)
 	r, err := c.do(k)
-	if err == nil && k.fd < 0 {
+	if err == nil && k.fds.n == 0 {
 		err = unix.EPROTO
 	}
 	fd = -1

@@ -4,7 +4,8 @@
 // One server process serves one container over one SOCK_SEQPACKET connection. The container's mounts
 // (the root file system and bind mounts) are its attach points. A client names files by handles, which
 // stand for O_PATH descriptors of the server, plus single path components. Data does not pass
-// through the server: Open donates a host descriptor of the file.
+// through the server: Open donates a host descriptor of the file. Siblings looks up many names of a directory in one request, and may bring
+// descriptors of the files and lists of the directories along; Start is Siblings without waiting for the reply.
 //
 // # What the server promises
 //

@@ -144,18 +144,6 @@ func TestWalk(t *testing.T) {
 	_, err = c.Walk(e[3].Handle, []string{"x"}, nil)
 	want(t, "from a file", err, unix.ENOTDIR)
 
-	e, fd, err := c.WalkOpen(root, []string{"a", "b", "c", "f"}, nil)
-	if err != nil || fd < 0 || len(e) != 4 {
-		t.Fatal(err, fd)
-	}
-	var b [9]byte
-	if n, err := unix.Pread(fd, b[:], 0); n != 5 || err != nil {
-		t.Error(n, err)
-	}
-	unix.Close(fd)
-	if _, fd, err = c.WalkOpen(root, []string{"a", "b"}, nil); fd >= 0 || err != nil {
-		t.Error("a directory was donated", err)
-	}
 	for _, h := range e {
 		c.Close(h.Handle)
 	}
@@ -171,18 +159,18 @@ func TestSiblings(t *testing.T) {
 	os.MkdirAll(dir+"/a/b", 0o755)
 	os.WriteFile(dir+"/f", []byte("hello"), 0o640)
 	os.Symlink("/etc", dir+"/l")
-	e, err := c.Siblings(root, []string{"a", "f", "l", "a"}, nil)
+	e, err := c.Siblings(root, []string{"a", "f", "l", "a"}, 0, nil)
 	want(t, "siblings", err, nil)
 	if len(e) != 4 || e[0].Attr.Type() != unix.S_IFDIR || e[1].Attr.Size != 5 || e[2].Target != "/etc" || e[3].Attr != e[0].Attr || e[3].Handle == e[0].Handle {
 		t.Errorf("%+v", e)
 	}
-	e, err = c.Siblings(root, []string{"f", "b", "a"}, nil)
+	e, err = c.Siblings(root, []string{"f", "b", "a"}, 0, nil)
 	want(t, "one missing", err, unix.ENOENT)
 	if len(e) != 1 || e[0].Attr.Size != 5 {
 		t.Errorf("one missing: %+v", e)
 	}
 	for _, name := range []string{"..", ".", "a/b", ""} {
-		if e, err = c.Siblings(root, []string{"f", name}, nil); err == nil || len(e) != 0 {
+		if e, err = c.Siblings(root, []string{"f", name}, 0, nil); err == nil || len(e) != 0 {
 			t.Errorf("%q: %d entries, %v", name, len(e), err)
 		}
 	}
@@ -192,10 +180,372 @@ func TestSiblings(t *testing.T) {
 		names = append(names, fmt.Sprint("l", i))
 		os.Symlink(long, dir+"/"+names[i])
 	}
-	e, err = c.Siblings(root, names, nil)
+	e, err = c.Siblings(root, names, 0, nil)
 	if len(e) == 0 || len(e) >= 60 || err == nil || e[len(e)-1].Target != long {
 		t.Errorf("long links: %d entries, %v", len(e), err)
 	}
+}
+
+// TestSiblingsWith asks for descriptors and lists with the names.
+func TestSiblingsWith(t *testing.T) {
+	c, root, dir := setup(t)
+	os.MkdirAll(dir+"/d", 0o755)
+	os.MkdirAll(dir+"/empty", 0o755)
+	os.MkdirAll(dir+"/large", 0o755)
+	for i := range 500 {
+		os.WriteFile(fmt.Sprintf("%s/large/file-%d", dir, i), nil, 0o600)
+	}
+	var inside []string
+	for i := range 50 {
+		inside = append(inside, fmt.Sprintf("f%02d", i))
+		os.WriteFile(dir+"/d/"+inside[i], []byte(inside[i]), 0o600)
+	}
+	os.WriteFile(dir+"/f", []byte("hello"), 0o640)
+	os.Symlink("f", dir+"/l")
+	unix.Mkfifo(dir+"/p", 0o600)
+	names := []string{"d", "f", "l", "p", "empty", "large", "f"}
+	for with := range With(withAll + 1) {
+		e, err := c.Siblings(root, names, with, nil)
+		if want(t, "siblings", err, nil); len(e) != len(names) {
+			t.Fatalf("%d: %d entries", with, len(e))
+		}
+		for i, e := range e {
+			if (e.FD >= 0) != (with&WithFD != 0 && names[i] == "f") {
+				t.Errorf("%d: %s has descriptor %d", with, names[i], e.FD)
+			}
+			if (e.List != nil) != (with&WithList != 0 && (names[i] == "d" || names[i] == "empty")) {
+				t.Errorf("%d: %s has a list of %d", with, names[i], len(e.List))
+			}
+			if e.FD >= 0 {
+				var b [9]byte
+				if n, err := unix.Pread(e.FD, b[:], 0); n != 5 || err != nil {
+					t.Error(n, err)
+				}
+				if flags, err := unix.FcntlInt(uintptr(e.FD), unix.F_GETFL, 0); flags&unix.O_ACCMODE != unix.O_RDONLY || err != nil {
+					t.Error("not for reading only", flags, err)
+				}
+				if flags, err := unix.FcntlInt(uintptr(e.FD), unix.F_GETFD, 0); flags&unix.FD_CLOEXEC == 0 || err != nil {
+					t.Error("not close-on-exec", flags, err)
+				}
+				unix.Close(e.FD)
+			}
+		}
+		if with&WithList != 0 {
+			var got []string
+			for _, d := range e[0].List {
+				got = append(got, d.Name)
+				if d.Type != unix.DT_REG || d.Ino == 0 {
+					t.Errorf("%+v", d)
+				}
+			}
+			if slices.Sort(got); !slices.Equal(got, inside) {
+				t.Errorf("list: %v", got)
+			}
+		}
+	}
+	if _, err := c.Siblings(root, names, withAll+1, nil); err != unix.EINVAL {
+		t.Error("unknown flag:", err)
+	}
+	e, err := c.Siblings(e0(c, root, "d"), inside, WithFD, nil)
+	want(t, "more files than descriptors", err, nil)
+	got := 0
+	for i := range e {
+		if e[i].FD >= 0 {
+			if got++; i >= donateMax {
+				t.Errorf("entry %d has a descriptor", i)
+			}
+			unix.Close(e[i].FD)
+		}
+	}
+	if len(e) != 50 || got != donateMax {
+		t.Errorf("%d entries, %d descriptors", len(e), got)
+	}
+}
+
+// TestSiblingsTree asks for what is in small directories.
+func TestSiblingsTree(t *testing.T) {
+	c, root, dir := setup(t)
+	os.MkdirAll(dir+"/small/sub/deep", 0o755)
+	os.MkdirAll(dir+"/nine", 0o755)
+	for i := range 9 {
+		os.WriteFile(fmt.Sprint(dir, "/nine/f", i), nil, 0o600)
+	}
+	os.WriteFile(dir+"/small/f", []byte("hello"), 0o600)
+	os.WriteFile(dir+"/small/g", []byte("hello!"), 0o600)
+	os.Symlink("f", dir+"/small/l")
+	unix.Mkfifo(dir+"/small/p", 0o600)
+	before := openFiles(t)
+	for _, with := range []With{WithTree, WithList | WithTree, WithFD | WithList | WithTree} {
+		e, err := c.Siblings(root, []string{"small", "nine", "small"}, with, nil)
+		if want(t, "siblings", err, nil); len(e) != 3 || e[1].Tree != nil {
+			t.Fatalf("%d: %+v", with, e)
+		}
+		for _, s := range []int{0, 2} {
+			if with&WithList == 0 {
+				if e[s].Tree != nil {
+					t.Error("a tree without a list")
+				}
+				continue
+			}
+			if len(e[s].Tree) != 5 || len(e[s].List) != 5 {
+				t.Fatalf("%d: %+v", with, e[s])
+			}
+			for k, x := range e[s].Tree {
+				name := e[s].List[k].Name
+				if (x.FD >= 0) != (with&WithFD != 0 && (name == "f" || name == "g")) || x.List != nil || x.Tree != nil || x.Attr.Ino != e[s].List[k].Ino {
+					t.Errorf("%d: %s: %+v", with, name, x)
+				}
+				if x.FD >= 0 {
+					var st unix.Stat_t
+					if err := unix.Fstat(x.FD, &st); err != nil || st.Ino != x.Attr.Ino {
+						t.Errorf("%s has a descriptor of another file, %v", name, err)
+					}
+				}
+				if name == "l" && x.Target != "f" || name == "g" && x.Attr.Size != 6 {
+					t.Errorf("%s: %+v", name, x)
+				}
+			}
+		}
+		for k := range e {
+			c.Drop(&e[k])
+		}
+	}
+	var a Attr
+	n := 0
+	for range 1000 { // a worker may be about to close what it has sent
+		want(t, "the request that closes", c.Stat(root, &a), nil)
+		if n = openFiles(t); n <= before {
+			return
+		}
+	}
+	t.Errorf("%d descriptors, before %d", n, before)
+}
+
+// TestLyingServer gives the client replies that do not keep to the protocol.
+func TestLyingServer(t *testing.T) {
+	entry := func(w *writer, more uint8) {
+		w.u64(7)
+		w.attr(&Attr{Mode: unix.S_IFDIR})
+		w.str("")
+		w.u8(more)
+	}
+	deep := func(w *writer) {
+		w.u32(1)
+		for w.room() > 400 {
+			entry(w, withList|withTree)
+			w.u32(1)
+			w.u64(1)
+			w.u8(4)
+			w.str("x")
+			w.u8(1)
+		}
+		entry(w, 0)
+	}
+	for name, f := range map[string]func(w *writer){
+		"empty":               func(w *writer) {},
+		"short":               func(w *writer) { w.u32(1); w.u64(7) },
+		"more than asked for": func(w *writer) { w.u32(9); entry(w, 0) },
+		"no descriptor":       func(w *writer) { w.u32(1); entry(w, withFD) },
+		"long list":           func(w *writer) { w.u32(1); entry(w, withList); w.u32(1 << 31) },
+		"short list": func(w *writer) {
+			w.u32(1)
+			entry(w, withList)
+			w.u32(2)
+			w.u64(1)
+			w.u8(1)
+			w.str("x")
+		},
+		"tree without list":     func(w *writer) { w.u32(1); entry(w, withTree); w.u8(3); entry(w, 0) },
+		"everything, all bits":  func(w *writer) { w.u32(1); entry(w, 255) },
+		"a tree without an end": deep,
+	} {
+		for _, drop := range []bool{false, true} {
+			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan bool)
+			go func() {
+				defer close(done)
+				var p packet
+				b := make([]byte, MaxMessage)
+				for {
+					n, err := p.recv(fds[0], b, nil)
+					if n == 0 || err != nil {
+						return
+					}
+					tag, code, _, _, _ := parse(b[:n])
+					w := writer{}
+					w.header(tag, 0)
+					switch op(code) {
+					case opHello:
+						w.u32(Version)
+						w.u32(0)
+					case opSiblings:
+						f(&w)
+					case opStat:
+						w.attr(&Attr{})
+					}
+					w.seal(0)
+					d := &descriptors{}
+					d.fd[0], d.n = int32(fds[1]), 1 // one that nobody asked for
+					if op(code) != opClose {
+						p.send(fds[0], w.b, d)
+					}
+				}
+			}()
+			c, err := NewClient(fds[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := openFiles(t)
+			s := c.Start(1, []string{"a", "b"}, withAll)
+			var a Attr
+			if drop {
+				s.Drop()
+			} else if list, err := s.Collect(nil); name != "no descriptor" && name != "a tree without an end" && err == nil {
+				t.Errorf("%s: %d siblings", name, len(list))
+			} else {
+				for k := range list {
+					c.Drop(&list[k])
+				}
+			}
+			want(t, name+": afterwards", c.Stat(1, &a), nil)
+			c.mu.Lock()
+			if c.used != 0 || c.started != 0 {
+				t.Errorf("%s: slots %x are in use", name, c.used)
+			}
+			c.mu.Unlock()
+			if n := openFiles(t); n > before {
+				t.Errorf("%s: %d descriptors, before %d", name, n, before)
+			}
+			c.Shutdown()
+			<-done
+			unix.Close(fds[0])
+			unix.Close(fds[1])
+		}
+	}
+}
+
+func e0(c *Client, dir Handle, name string) Handle {
+	e, _ := c.walk1(dir, name)
+	return e.Handle
+}
+
+// TestStart checks that replies that nobody waits for are kept or given up.
+func TestStart(t *testing.T) {
+	c, root, dir := setup(t)
+	for i := range 10 {
+		os.WriteFile(fmt.Sprint(dir, "/f", i), []byte("hello"), 0o640)
+	}
+	names := []string{"f0", "f1", "f2"}
+	var a Attr
+	want(t, "stat", c.Stat(root, &a), nil)
+	before := openFiles(t)
+	for round := range 50 {
+		var list []*Started
+		for len(list) < 5 {
+			s := c.Start(root, names, WithFD)
+			if s == nil {
+				break
+			}
+			list = append(list, s)
+		}
+		// The replies to what was dropped may still be on their way.
+		if len(list) > sentMax || round == 0 && len(list) != sentMax {
+			t.Fatalf("round %d: %d requests were started", round, len(list))
+		}
+		if round%3 == 0 { // else they are dropped or collected before the reply is read
+			want(t, "stat", c.Stat(root, &a), nil)
+		}
+		for i, s := range list {
+			if (round+i)%2 == 0 {
+				s.Drop()
+				continue
+			}
+			e, err := s.Collect(nil)
+			if want(t, "collect", err, nil); len(e) != len(names) {
+				t.Fatalf("%d entries", len(e))
+			}
+			for _, e := range e {
+				if e.FD < 0 || e.Attr.Size != 5 {
+					t.Errorf("%+v", e)
+				}
+				unix.Close(e.FD)
+				c.Close(e.Handle)
+			}
+		}
+		for range sentMax + 1 { // reads what was dropped
+			want(t, "stat", c.Stat(root, &a), nil)
+		}
+		c.Flush()
+	}
+	pending := func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.started > 0
+	}
+	for n := 0; n < 1000 && pending(); n++ {
+		want(t, "stat", c.Stat(root, &a), nil)
+	}
+	c.Flush()
+	want(t, "stat", c.Stat(root, &a), nil)
+	if n := openFiles(t); n > before+3 {
+		t.Errorf("%d descriptors, before %d", n, before)
+	}
+	c.mu.Lock()
+	if c.started != 0 || c.sent != 0 || c.used != 0 {
+		t.Errorf("%d started, %d sent, slots %x", c.started, c.sent, c.used)
+	}
+	c.mu.Unlock()
+	c.Shutdown()
+	if c.Start(root, names, 0) != nil {
+		t.Error("started without a server")
+	}
+}
+
+// TestStartMany leaves large replies unread while others make requests.
+func TestStartMany(t *testing.T) {
+	c, root, dir := setup(t)
+	var names []string
+	for i := range 15 {
+		names = append(names, fmt.Sprint("l", i))
+		os.Symlink(strings.Repeat("x", 4000), dir+"/"+names[i])
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			var mine []*Started
+			for range 30 {
+				if s := c.Start(root, names, WithFD); s != nil {
+					mine = append(mine, s)
+				}
+				if e, err := c.walk1(root, "l1"); err != nil {
+					t.Error(err)
+				} else {
+					c.Close(e.Handle)
+				}
+			}
+			for i, s := range mine {
+				if i%2 == 0 {
+					s.Drop()
+				} else if e, err := s.Collect(nil); err != nil || len(e) != len(names) {
+					t.Error(len(e), err)
+				}
+			}
+		}()
+	}
+	wg.Wait()
+}
+
+func openFiles(t *testing.T) int {
+	ents, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(ents)
 }
 
 func TestNames(t *testing.T) {
@@ -373,11 +723,11 @@ func TestNamespace(t *testing.T) {
 
 func TestReadDir(t *testing.T) {
 	c, root, dir := setup(t)
-	ents, next, err := c.ReadDir(root, true, nil)
+	ents, next, err := c.ReadDir(root, nil)
 	if len(ents) != 0 || next != 0 || err != nil {
 		t.Fatal(ents, next, err)
 	}
-	const n = 3000
+	const n = 6000
 	var names []string
 	for i := range n {
 		name := fmt.Sprintf("file-%d-%s", i, string(make([]byte, 0)))
@@ -385,28 +735,26 @@ func TestReadDir(t *testing.T) {
 		os.WriteFile(filepath.Join(dir, name), nil, 0o600)
 	}
 	slices.Sort(names)
-	for _, attrs := range []bool{false, true} {
-		ents = ents[:0]
-		batches := 0
-		for h := root; h != 0; h = next {
-			if ents, next, err = c.ReadDir(h, attrs, ents); err != nil {
-				t.Fatal(err)
-			}
-			batches++
+	ents = ents[:0]
+	batches := 0
+	for h := root; h != 0; h = next {
+		if ents, next, err = c.ReadDir(h, ents); err != nil {
+			t.Fatal(err)
 		}
-		var got []string
-		for _, e := range ents {
-			got = append(got, e.Name)
-			if e.Type != unix.DT_REG || attrs && (e.Attr.Mode != unix.S_IFREG|0o600 || e.Attr.Ino != e.Ino) {
-				t.Fatalf("%+v", e)
-			}
-		}
-		slices.Sort(got)
-		if !slices.Equal(got, names) {
-			t.Errorf("attrs %v: %d names in %d batches", attrs, len(got), batches)
+		batches++
+	}
+	var got []string
+	for _, e := range ents {
+		got = append(got, e.Name)
+		if e.Type != unix.DT_REG || e.Ino == 0 {
+			t.Fatalf("%+v", e)
 		}
 	}
-	_, s, err := c.ReadDir(root, true, nil)
+	slices.Sort(got)
+	if !slices.Equal(got, names) || batches < 2 {
+		t.Errorf("%d names in %d batches", len(got), batches)
+	}
+	_, s, err := c.ReadDir(root, nil)
 	if s == 0 || err != nil {
 		t.Fatal(s, err)
 	}
@@ -414,11 +762,11 @@ func TestReadDir(t *testing.T) {
 	want(t, "walk from a stream", err, unix.EBADF)
 	want(t, "rename in a stream", c.Rename(s, "a", root, "b", 0), unix.EBADF)
 	c.Close(s)
-	c.Flush()
-	_, _, err = c.ReadDir(s, true, nil)
+	want(t, "the request that closes it", c.Stat(root, new(Attr)), nil)
+	_, _, err = c.ReadDir(s, nil)
 	want(t, "closed stream", err, unix.EBADF)
 	f := must(c.walk1(root, "file-1-"))(t)
-	_, _, err = c.ReadDir(f.Handle, true, nil)
+	_, _, err = c.ReadDir(f.Handle, nil)
 	want(t, "file", err, unix.ENOTDIR)
 }
 
@@ -622,16 +970,16 @@ func TestConcurrent(t *testing.T) {
 			defer wg.Done()
 			for i := range 50 {
 				n := (g + i) % 100
-				e, fd, err := c.WalkOpen(root, []string{fmt.Sprint("f", n)}, nil)
-				if err != nil || e[0].Attr.Size != uint64(n) || fd < 0 {
+				e, err := c.Siblings(root, []string{fmt.Sprint("f", n)}, WithFD, nil)
+				if err != nil || e[0].Attr.Size != uint64(n) || e[0].FD < 0 {
 					t.Errorf("%d: %v %v", n, e, err)
 					return
 				}
 				var st unix.Stat_t
-				if unix.Fstat(fd, &st); st.Ino != e[0].Attr.Ino {
+				if unix.Fstat(e[0].FD, &st); st.Ino != e[0].Attr.Ino {
 					t.Error("descriptor of another file")
 				}
-				unix.Close(fd)
+				unix.Close(e[0].FD)
 				c.Close(e[0].Handle)
 			}
 		}()
@@ -648,16 +996,16 @@ func TestServerDies(t *testing.T) {
 	go func() {
 		var p packet
 		b := make([]byte, MaxMessage)
-		n, _, _ := p.recv(fds[0], b, false)
+		n, _ := p.recv(fds[0], b, nil)
 		tag, _, _, _, _ := parse(b[:n])
 		w := writer{}
 		w.header(tag, 0)
 		w.u32(Version)
 		w.u32(0)
 		w.seal(0)
-		p.send(fds[0], w.b, -1)
+		p.send(fds[0], w.b, nil)
 		for range 3 {
-			p.recv(fds[0], b, false)
+			p.recv(fds[0], b, nil)
 		}
 		unix.Close(fds[0])
 	}()

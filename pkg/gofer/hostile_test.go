@@ -91,10 +91,28 @@ func TestSwapRace(t *testing.T) {
 		swapped <- n
 	}()
 	for i := range 3000 {
-		ents, fd, _ := c.WalkOpen(root, []string{"swap", "secret"}, nil)
-		if fd >= 0 {
-			checkFD(t, fd, secret)
-			unix.Close(fd)
+		ents, _ := c.Walk(root, []string{"swap", "secret"}, nil)
+		more, _ := c.Siblings(root, []string{"swap", "link"}, WithFD|WithList|WithTree, nil)
+		if len(ents) > 0 {
+			more, _ = c.Siblings(ents[0].Handle, []string{"secret"}, WithFD|WithList, more)
+		}
+		for _, e := range more {
+			if e.FD >= 0 {
+				checkFD(t, e.FD, secret)
+				unix.Close(e.FD)
+			}
+			for k := range e.Tree {
+				if fd := e.Tree[k].FD; fd >= 0 {
+					checkFD(t, fd, secret)
+				}
+				c.Drop(&e.Tree[k])
+			}
+			for _, d := range e.List {
+				if d.Ino == secret[1] {
+					t.Fatalf("escaped: %+v", e)
+				}
+			}
+			ents = append(ents, e.Entry)
 		}
 		for _, e := range ents {
 			if e.Attr.Ino == outside[1] || e.Attr.Ino == secret[1] {
@@ -131,21 +149,20 @@ type hostile struct {
 	pkt  packet
 	buf  []byte
 	tag  uint32
+	fds  descriptors
 }
 
 // raw sends one packet, and gives the reply's errno and body; ok is false when the server has ended the
 // connection.
 func (h *hostile) raw(b []byte, reply bool) (errno unix.Errno, body []byte, ok bool) {
-	if h.pkt.send(h.conn, b, -1) != nil {
+	if h.pkt.send(h.conn, b, nil) != nil {
 		return 0, nil, false
 	}
 	if !reply {
 		return 0, nil, true
 	}
-	n, fd, err := h.pkt.recv(h.conn, h.buf, true)
-	if fd >= 0 {
-		unix.Close(fd)
-	}
+	n, err := h.pkt.recv(h.conn, h.buf, &h.fds)
+	h.fds.close()
 	if err != nil || n == 0 {
 		return 0, nil, false
 	}
@@ -203,7 +220,7 @@ func TestFraming(t *testing.T) {
 		if e, _, ok := h.request(o, nil); e == 0 || !ok {
 			t.Errorf("empty request %d: %v %v", o, e, ok)
 		}
-		if e, _, ok := h.request(o, binary.LittleEndian.AppendUint64(nil, uint64(root))); !ok || e == 0 && o != opStat && o != opStatFS && o != opListXattr {
+		if e, _, ok := h.request(o, binary.LittleEndian.AppendUint64(nil, uint64(root))); !ok || e == 0 && o != opStat && o != opStatFS && o != opListXattr && o != opReadDir {
 			t.Errorf("short request %d: %v %v", o, e, ok)
 		}
 		junk := append(binary.LittleEndian.AppendUint64(nil, uint64(root)), make([]byte, 5000)...)
@@ -259,7 +276,13 @@ func mutate(r *rand.Rand, handles []Handle) (op, []byte) {
 		w.u32(uint32(r.Intn(3)))
 	case opWalk:
 		n := r.Intn(6)
-		w.u8(uint8(r.Intn(5)))
+		w.u8(uint8(n))
+		for range n {
+			name()
+		}
+	case opSiblings:
+		n := r.Intn(30)
+		w.u8(uint8(r.Intn(withAll + 2)))
 		w.u8(uint8(n))
 		for range n {
 			name()
@@ -300,7 +323,7 @@ func mutate(r *rand.Rand, handles []Handle) (op, []byte) {
 	case opUnlink:
 		name()
 		w.u8(uint8(r.Intn(2)))
-	case opReadDir, opFsync:
+	case opFsync:
 		w.u8(uint8(r.Intn(2)))
 	case opGetXattr:
 		name()
@@ -339,6 +362,27 @@ func TestHostileClient(t *testing.T) {
 			n = 4000
 		}
 		results := map[unix.Errno]int{}
+		var more func(rd *reader, handles *[]Handle)
+		more = func(rd *reader, handles *[]Handle) {
+			flags := rd.u8()
+			if flags&withList != 0 {
+				for _, d := range rd.dirents(nil) {
+					if d.Ino == secret[1] {
+						t.Fatal("listed outside")
+					}
+				}
+			}
+			if flags&withTree != 0 {
+				for range rd.u8() {
+					var e Entry
+					if rd.entry(&e); e.Attr.Ino == secret[1] {
+						t.Fatal("walked outside")
+					}
+					*handles = append(*handles, e.Handle)
+					more(rd, handles)
+				}
+			}
+		}
 		for i := range n {
 			o, body := mutate(r, handles)
 			if o == opClose {
@@ -356,17 +400,17 @@ func TestHostileClient(t *testing.T) {
 				}
 			}
 			w.seal(closes)
-			if err := h.pkt.send(h.conn, w.b, -1); err != nil {
+			if err := h.pkt.send(h.conn, w.b, nil); err != nil {
 				t.Fatal(err)
 			}
-			k, fd, err := h.pkt.recv(h.conn, h.buf, true)
+			k, err := h.pkt.recv(h.conn, h.buf, &h.fds)
 			if err != nil || k == 0 {
 				t.Fatalf("message %d (op %d): the server is gone: %v", i, o, err)
 			}
-			if fd >= 0 {
-				checkFD(t, fd, secret)
-				unix.Close(fd)
+			for _, fd := range h.fds.fd[:h.fds.n] {
+				checkFD(t, int(fd), secret)
 			}
+			h.fds.close()
 			_, code, _, reply, _ := parse(h.buf[:k])
 			results[unix.Errno(code)]++
 			if code != 0 {
@@ -374,16 +418,19 @@ func TestHostileClient(t *testing.T) {
 			}
 			rd := reader{b: reply}
 			switch o {
-			case opWalk:
+			case opWalk, opSiblings:
 				for range rd.u32() & 0xffff {
 					var e Entry
-					e.Handle = Handle(rd.u64())
-					rd.attr(&e.Attr)
-					rd.cstr()
-					if e.Attr.Ino == secret[1] {
+					if rd.entry(&e); e.Attr.Ino == secret[1] {
 						t.Fatal("walked outside")
 					}
 					handles = append(handles, e.Handle)
+					if o == opSiblings {
+						more(&rd, &handles)
+					}
+				}
+				if !rd.end() {
+					t.Fatalf("a reply to %d with junk", o)
 				}
 			case opCreate, opMkdir, opSymlink, opMknod, opAttach:
 				handles = append(handles, Handle(rd.u64()))
@@ -432,7 +479,7 @@ func TestDescriptorFlood(t *testing.T) {
 		if err := unix.Sendmsg(h.conn, w.b, unix.UnixRights(fds...), nil, 0); err != nil {
 			t.Fatal(err)
 		}
-		if n, _, err := h.pkt.recv(h.conn, h.buf, true); n == 0 || err != nil {
+		if n, err := h.pkt.recv(h.conn, h.buf, nil); n == 0 || err != nil {
 			t.Fatal(n, err)
 		}
 	}
@@ -506,7 +553,7 @@ func TestFiltered(t *testing.T) {
 	ok("link", c.Link(h, d, "f2", &a))
 	ok("rename", c.Rename(d, "f2", root, "f3", 0))
 	ok("unlink", c.Unlink(root, "f3", false))
-	_, _, err = c.ReadDir(root, true, nil)
+	_, _, err = c.ReadDir(root, nil)
 	ok("readdir", err)
 	ok("statfs", c.StatFS(root, &s))
 	ok("fsync", c.Fsync(h, false))
@@ -521,12 +568,12 @@ func TestFiltered(t *testing.T) {
 	}
 	_, err = c.Connect(sock, unix.SOCK_STREAM)
 	want(t, "connect", err, unix.ECONNREFUSED)
-	var e []Entry
+	var e []Sibling
 	for range 2000 { // enough for the runtime's collector and new threads
-		if e, fd, err = c.WalkOpen(root, []string{"f"}, e[:0]); err != nil {
+		if e, err = c.Siblings(root, []string{"f"}, WithFD, e[:0]); err != nil {
 			t.Fatal(err)
 		}
-		unix.Close(fd)
+		unix.Close(e[0].FD)
 		c.Close(e[0].Handle)
 	}
 	c.Shutdown()
@@ -559,7 +606,7 @@ func FuzzServer(f *testing.F) {
 		s := &server{conn: -1, cfg: Config{Attach: []AttachPoint{at}, ProcFD: proc}, hello: true}
 		s.table.max = 200
 		defer s.table.clear()
-		w := &worker{server: s, out: writer{make([]byte, 0, MaxMessage)}, fd: -1}
+		w := &worker{server: s, out: writer{make([]byte, 0, MaxMessage)}}
 		w.dispatch(opAttach, &reader{b: make([]byte, 4)})
 		for len(b) >= 3 {
 			o, n := op(b[0]), int(b[1])|int(b[2])<<8
@@ -571,11 +618,10 @@ func FuzzServer(f *testing.F) {
 			if len(w.out.b) > MaxMessage {
 				t.Fatal("reply too long")
 			}
-			if w.fd >= 0 {
-				checkFD(t, w.fd, secret)
-				unix.Close(w.fd)
-				w.fd = -1
+			for _, fd := range w.fds.fd[:w.fds.n] {
+				checkFD(t, int(fd), secret)
 			}
+			w.fds.close()
 		}
 		untouched(t, canary)
 		if ents, _ := filepath.Glob(inside + "/*"); len(ents) > 500 {

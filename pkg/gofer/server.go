@@ -45,7 +45,7 @@ func Serve(conn int, cfg Config) error {
 		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
 			return err
 		}
-		cfg.MaxHandles = max(16, int(min(lim.Cur, 1<<20))-64-3*cfg.Workers)
+		cfg.MaxHandles = max(16, int(min(lim.Cur, 1<<20))-64-(donateMax+3)*cfg.Workers)
 	}
 	s := &server{conn: conn, cfg: cfg, uid: uint32(unix.Geteuid()), gid: uint32(unix.Getegid())}
 	s.table.max = cfg.MaxHandles
@@ -81,16 +81,17 @@ type worker struct {
 	pkt packet
 	in  []byte
 	out writer
-	fd  int // descriptor to donate with the reply, or -1; closed afterwards
+	fds descriptors // to donate with the reply; closed afterwards
 	num decimal
 	st  unix.Statx_t
+	dir []byte // entries of a directory
 }
 
 // work receives and answers requests; all workers wait on the same socket, which wakes one for each.
 func (s *server) work() {
-	w := &worker{server: s, in: make([]byte, MaxMessage), out: writer{make([]byte, 0, MaxMessage)}, fd: -1}
+	w := &worker{server: s, in: make([]byte, MaxMessage), out: writer{make([]byte, 0, MaxMessage)}}
 	for {
-		n, _, err := w.pkt.recv(s.conn, w.in, false)
+		n, err := w.pkt.recv(s.conn, w.in, nil)
 		if n == 0 || err != nil {
 			s.fail(err)
 			return
@@ -133,23 +134,18 @@ func (w *worker) serve(msg []byte) bool {
 		return err == nil
 	}
 	if err != nil {
-		errno, isErrno := err.(unix.Errno)
-		if !isErrno {
-			errno = unix.EIO
-		}
-		w.out.header(tag, uint16(errno))
+		w.fds.close()
+		w.out.header(tag, uint16(errno(err)))
 	}
 	w.out.seal(0)
-	fd := w.fd
-	w.fd = -1
-	sent := w.pkt.send(w.conn, w.out.b, fd)
-	if fd >= 0 {
-		unix.Close(fd)
-	}
+	sent := w.pkt.send(w.conn, w.out.b, &w.fds)
+	w.fds.close()
 	if sent == unix.ETOOMANYREFS { // too many descriptors under way: the client does not take them
-		w.out.header(tag, uint16(unix.EMFILE))
-		w.out.seal(0)
-		sent = w.pkt.send(w.conn, w.out.b, -1)
+		if op(code) != opSiblings { // which does without
+			w.out.header(tag, uint16(unix.EMFILE))
+			w.out.seal(0)
+		}
+		sent = w.pkt.send(w.conn, w.out.b, nil)
 	}
 	if sent != nil {
 		w.fail(sent)
@@ -197,6 +193,8 @@ func (w *worker) dispatch(o op, r *reader) error {
 	switch o {
 	case opWalk:
 		return w.doWalk(obj, r)
+	case opSiblings:
+		return w.doSiblings(obj, r)
 	case opStat:
 		return w.doStat(obj, r)
 	case opSetAttr:

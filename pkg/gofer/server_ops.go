@@ -1,73 +1,147 @@
 package gofer
 
 import (
+	"encoding/binary"
 	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// doWalk resolves components one after the other and answers: how many it found, why it ended, and
-// handle, attributes and link target of each found one. It ends without error at what is no
-// directory: the client knows what to do with links and the like. With walkSiblings it resolves each name in the directory.
-func (w *worker) doWalk(dir *object, r *reader) error {
-	flags, n := r.u8(), int(r.u8())
+// names reads the names of a request that end it, and checks all before anything is done.
+func (w *worker) names(r *reader) (names reader, n int, err error) {
+	n = int(r.u8())
 	if n == 0 || n > walkMax {
-		return unix.EINVAL
+		return names, 0, unix.EINVAL
 	}
-	names := *r // a second reader, to check all before acting
+	names = *r
 	for range n {
-		if name := names.cstr(); !names.bad {
+		if name := r.cstr(); !r.bad {
 			if err := name.component(); err != nil {
-				return err
+				return names, 0, err
 			}
 		}
 	}
-	if err := ended(&names); err != nil {
+	return names, n, ended(r)
+}
+
+// doWalk resolves components one after the other and answers: how many it found, why it ended, and
+// handle, attributes and link target of each found one. It ends without error at what is no
+// directory: the client knows what to do with links and the like.
+func (w *worker) doWalk(dir *object, r *reader) error {
+	names, n, err := w.names(r)
+	if err != nil {
 		return err
 	}
 	if dir.typ != unix.S_IFDIR {
 		return unix.ENOTDIR
 	}
 	head := len(w.out.b)
-	w.out.u16(0)
-	w.out.u16(0)
-	var found uint16
-	var why unix.Errno
+	w.out.u32(0)
+	found := 0
 	cur := dir
-	for i := range n {
-		next, err := w.walkOne(cur, r.cstr())
+	for range n {
+		var next *object
+		next, err = w.walkOne(cur, names.cstr())
 		if cur != dir {
 			cur.put()
 		}
 		if cur = next; err != nil {
-			why = errno(err)
 			break
 		}
-		found++
-		if flags&walkSiblings != 0 {
-			cur.put()
-			cur = dir
-			continue
-		}
-		if cur.typ != unix.S_IFDIR {
-			if cur.typ == unix.S_IFREG && i == n-1 && flags&walkOpenLast != 0 {
-				if fd, err := w.reopen(cur.fd, unix.O_RDONLY); err == nil {
-					w.fd = fd
-				}
-			}
+		if found++; cur.typ != unix.S_IFDIR {
 			break
 		}
 	}
 	if cur != nil && cur != dir {
 		cur.put()
 	}
-	if found == 0 && why != 0 {
-		return why
+	return w.found(head, found, err)
+}
+
+// found completes a reply about several names at its head: how many there are and why there are no more. Where there are none
+// that is the error.
+func (w *worker) found(head, n int, err error) error {
+	if n == 0 {
+		return err
 	}
-	b := w.out.b[head:]
-	b[0], b[1], b[2], b[3] = byte(found), byte(found>>8), byte(why), byte(why>>8)
+	var why unix.Errno
+	if err != nil {
+		why = errno(err)
+	}
+	binary.LittleEndian.PutUint16(w.out.b[head:], uint16(n))
+	binary.LittleEndian.PutUint16(w.out.b[head+2:], uint16(why))
 	return nil
+}
+
+// doSiblings looks up names that are all in the directory and answers as doWalk does. Each is followed by what else the client asked
+// for and there is: a descriptor of a regular file, the entries of a small directory.
+func (w *worker) doSiblings(dir *object, r *reader) error {
+	want := With(r.u8())
+	names, n, err := w.names(r)
+	if err != nil {
+		return err
+	}
+	if want&^withAll != 0 {
+		return unix.EINVAL
+	}
+	if dir.typ != unix.S_IFDIR {
+		return unix.ENOTDIR
+	}
+	head := len(w.out.b)
+	w.out.u32(0)
+	found := 0
+	for ; found < n; found++ {
+		var o *object
+		if o, err = w.walkOne(dir, names.cstr()); err != nil {
+			break
+		}
+		w.more(o, want, (n-found-1)*listRoom)
+		o.put()
+	}
+	return w.found(head, found, err)
+}
+
+// more writes what comes with a sibling, and leaves room for others to follow.
+func (w *worker) more(o *object, want With, room int) {
+	at := len(w.out.b)
+	w.out.u8(0)
+	switch {
+	case o.typ == unix.S_IFREG && want&WithFD != 0 && w.fds.n < donateMax:
+		if fd, err := w.reopen(o.fd, unix.O_RDONLY); err == nil {
+			w.fds.add(fd)
+			w.out.b[at] = withFD
+		}
+	case o.typ == unix.S_IFDIR && want&WithList != 0:
+		names, n := w.list(o, room)
+		if n < 0 {
+			break
+		}
+		w.out.b[at] = withList
+		if n > 0 && n <= treeMax && want&WithTree != 0 {
+			w.out.b[at] |= withTree
+			w.tree(o, names, want, room)
+		}
+	}
+}
+
+// tree writes the look-ups of the names in a directory's entries, as far as there is room.
+func (w *worker) tree(dir *object, ents []byte, want With, room int) {
+	at := len(w.out.b)
+	w.out.u8(0)
+	for ; len(ents) > 0 && w.out.room() > 2*entryMax+room; ents = ents[direntLen(ents):] {
+		name := direntName(ents)
+		if name.component() != nil { // "." and ".."
+			continue
+		}
+		o, err := w.walkOne(dir, name)
+		if err != nil {
+			return
+		}
+		w.more(o, want&WithFD, 0)
+		o.put()
+		w.out.b[at]++
+	}
 }
 
 func errno(err error) unix.Errno {
@@ -77,10 +151,13 @@ func errno(err error) unix.Errno {
 	return unix.EIO
 }
 
+// entryMax is what an entry takes in a reply at most, in bytes.
+const entryMax = 8 + attrSize + 2 + symlinkMax + 1 + 64
+
 // walkOne resolves one component, writes its entry and returns its object with a reference, so that
 // a client that guesses the handle cannot close it under the walk.
 func (w *worker) walkOne(dir *object, name cstr) (*object, error) {
-	if w.out.room() < 8+attrSize+2+symlinkMax+1+64 {
+	if w.out.room() < entryMax {
 		return nil, unix.EMSGSIZE
 	}
 	fd, err := openBeneath(dir.fd, name, unix.O_PATH, 0)
@@ -248,7 +325,7 @@ func (w *worker) doOpen(o *object, r *reader) error {
 	if err != nil {
 		return err
 	}
-	w.fd = fd
+	w.fds.add(fd)
 	return nil
 }
 
@@ -338,7 +415,7 @@ func (w *worker) doCreate(dir *object, r *reader) error {
 		}
 		return err
 	}
-	w.fd = fd
+	w.fds.add(fd)
 	return nil
 }
 
@@ -623,7 +700,7 @@ func (w *worker) doConnect(o *object, r *reader) error {
 		unix.Close(fd)
 		return err
 	}
-	w.fd = fd
+	w.fds.add(fd)
 	return nil
 }
 

@@ -14,22 +14,54 @@ type packet struct {
 	ctrl [ctrlSize]byte
 }
 
-// ctrlSize is CMSG_SPACE of one descriptor.
-const ctrlSize = unix.SizeofCmsghdr + 8
+// ctrlSize is CMSG_SPACE of donateMax descriptors.
+const ctrlSize = unix.SizeofCmsghdr + 4*donateMax
 
-// send transmits b, and fd unless it is negative.
-func (p *packet) send(conn int, b []byte, fd int) error {
+// descriptors are those that go with a message; unused places are -1.
+type descriptors struct {
+	fd [donateMax]int32
+	n  int
+}
+
+// add appends a descriptor, which then belongs to d; there is room for donateMax.
+func (d *descriptors) add(fd int) {
+	d.fd[d.n] = int32(fd)
+	d.n++
+}
+
+// take hands out the descriptor in place k, once; -1 if there is none.
+func (d *descriptors) take(k int) int {
+	if k >= d.n {
+		return -1
+	}
+	fd := d.fd[k]
+	d.fd[k] = -1
+	return int(fd)
+}
+
+// close closes what has not been taken.
+func (d *descriptors) close() {
+	for _, fd := range d.fd[:d.n] {
+		if fd >= 0 {
+			unix.Close(int(fd))
+		}
+	}
+	d.n = 0
+}
+
+// send transmits b, and fds unless it is nil or empty.
+func (p *packet) send(conn int, b []byte, fds *descriptors) error {
 	p.iov.Base = &b[0]
 	p.iov.SetLen(len(b))
 	p.msg = unix.Msghdr{Iov: &p.iov, Iovlen: 1}
-	if fd >= 0 {
+	if fds != nil && fds.n > 0 {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&p.ctrl))
 		h.Level = unix.SOL_SOCKET
 		h.Type = unix.SCM_RIGHTS
-		h.SetLen(unix.SizeofCmsghdr + 4)
-		*(*int32)(unsafe.Pointer(&p.ctrl[unix.SizeofCmsghdr])) = int32(fd)
+		h.SetLen(unix.SizeofCmsghdr + 4*fds.n)
+		copy(p.donated(), fds.fd[:fds.n])
 		p.msg.Control = &p.ctrl[0]
-		p.msg.SetControllen(ctrlSize)
+		p.msg.SetControllen(unix.SizeofCmsghdr + (4*fds.n+7)&^7)
 	}
 	for {
 		_, _, e := unix.Syscall(unix.SYS_SENDMSG, uintptr(conn), uintptr(unsafe.Pointer(&p.msg)), unix.MSG_NOSIGNAL)
@@ -44,31 +76,35 @@ func (p *packet) send(conn int, b []byte, fd int) error {
 }
 
 // recv receives a packet into b: its length, 0 when the peer is gone. A packet longer than b is cut,
-// which its length field reveals. With fds unset descriptors that come along are dropped by the
-// kernel; otherwise the first is returned, or -1.
-func (p *packet) recv(conn int, b []byte, fds bool) (n, fd int, err error) {
+// which its length field reveals. Descriptors that come along are put into fds, which is empty; what is more than fits, or all
+// with fds nil, the kernel drops.
+func (p *packet) recv(conn int, b []byte, fds *descriptors) (n int, err error) {
 	p.iov.Base = &b[0]
 	p.iov.SetLen(len(b))
 	for {
 		p.msg = unix.Msghdr{Iov: &p.iov, Iovlen: 1}
-		if fds {
+		if fds != nil {
 			p.msg.Control = &p.ctrl[0]
-			p.msg.SetControllen(unix.SizeofCmsghdr + 4) // room for one
+			p.msg.SetControllen(ctrlSize)
 		}
 		r, _, e := unix.Syscall(unix.SYS_RECVMSG, uintptr(conn), uintptr(unsafe.Pointer(&p.msg)), unix.MSG_CMSG_CLOEXEC)
 		if e == unix.EINTR {
 			continue
 		}
 		if e != 0 {
-			return 0, -1, e
+			return 0, e
 		}
-		fd = -1
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&p.ctrl))
-		if fds && p.msg.Controllen >= unix.SizeofCmsghdr+4 && h.Level == unix.SOL_SOCKET && h.Type == unix.SCM_RIGHTS {
-			fd = int(*(*int32)(unsafe.Pointer(&p.ctrl[unix.SizeofCmsghdr])))
+		if fds != nil && p.msg.Controllen >= unix.SizeofCmsghdr && h.Level == unix.SOL_SOCKET && h.Type == unix.SCM_RIGHTS {
+			fds.n = copy(fds.fd[:], p.donated()[:min(int(h.Len)-unix.SizeofCmsghdr, 4*donateMax)/4])
 		}
-		return int(r), fd, nil
+		return int(r), nil
 	}
+}
+
+// donated is where the descriptors are in the control message.
+func (p *packet) donated() []int32 {
+	return unsafe.Slice((*int32)(unsafe.Pointer(&p.ctrl[unix.SizeofCmsghdr])), donateMax)
 }
 
 var emptyName = [1]byte{} // the name of the descriptor itself, with AT_EMPTY_PATH
@@ -114,16 +150,6 @@ func (d *decimal) set(fd int) cstr {
 			return d[i:]
 		}
 	}
-}
-
-// statName reads the attributes of a component of dir, without following it.
-func statName(dir int, name cstr, st *unix.Statx_t) error {
-	_, _, e := unix.Syscall6(unix.SYS_STATX, uintptr(dir), uintptr(unsafe.Pointer(&name[0])), unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT,
-		unix.STATX_BASIC_STATS|unix.STATX_BTIME, uintptr(unsafe.Pointer(st)), 0)
-	if e != 0 {
-		return e
-	}
-	return nil
 }
 
 // StatFD reads the attributes of what the host descriptor fd is open on.

@@ -45,12 +45,33 @@ type Entry struct {
 	Target string // of a symbolic link
 }
 
-// Dirent is a directory entry. ReadDir leaves out "." and "..".
+// Sibling is a name of a directory that Siblings found.
+type Sibling struct {
+	Entry
+	FD   int      // a descriptor for reading; -1 where none was asked for or there is none
+	List []Dirent // of a directory; nil where none was asked for or it is large
+	// Tree are the first of List, as far as they were looked up as well.
+	Tree []Sibling
+}
+
+// With says what Siblings is to bring along.
+type With uint8
+
+const (
+	// WithFD asks for descriptors of regular files, opened for reading; at most 32 come with a reply.
+	WithFD With = 1 << iota
+	// WithList asks for the entries of small directories.
+	WithList
+	// WithTree asks for the look-ups of these entries as well, where there are not more than 8.
+	WithTree
+	withAll = 1<<iota - 1
+)
+
+// Dirent is a directory entry. "." and ".." are left out everywhere.
 type Dirent struct {
 	Name string
 	Ino  uint64
 	Type uint8 // DT_*
-	Attr Attr  // where asked for, and Attr.Mask is not zero: the entry may vanish meanwhile
 }
 
 // SetAttr selects by Mask what to change.

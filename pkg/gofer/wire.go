@@ -7,11 +7,14 @@ import (
 )
 
 // Version is the protocol's version; both sides must agree.
-const Version = 2
+const Version = 4
 
 // MaxMessage bounds a message in bytes: the largest extended attribute (XATTR_SIZE_MAX, 64 KiB) and
 // its surroundings, and well below the default send buffer of a socket (208 KiB).
 const MaxMessage = 72 << 10
+
+// MaxDonated is how many descriptors a reply has at most; the kernel allows 253.
+const MaxDonated = 32
 
 const (
 	nameMax     = 255      // NAME_MAX
@@ -19,6 +22,7 @@ const (
 	xattrMax    = 64 << 10 // XATTR_SIZE_MAX
 	walkMax     = 128      // components in one Walk
 	closesMax   = 64       // handles in one trailer
+	donateMax   = MaxDonated
 	headerSize  = 12
 	replyHeader = headerSize
 )
@@ -30,6 +34,7 @@ const (
 	opHello op = iota + 1
 	opAttach
 	opWalk
+	opSiblings
 	opStat
 	opSetAttr
 	opOpen
@@ -53,10 +58,11 @@ const (
 	opMax
 )
 
-// Flags of opWalk.
+// What comes with a sibling in a reply.
 const (
-	walkOpenLast = 1 // donate a read-only descriptor of the last component if it is a regular file
-	walkSiblings = 2 // each name is one of the directory and not of what the name before it stands for
+	withFD   = 1 // the next of the reply's descriptors is the file, open for reading
+	withList = 2 // the directory's entries follow
+	withTree = 4 // and their look-ups: the number, and siblings
 )
 
 // writer appends fields to a message.

@@ -21,7 +21,7 @@ type dirFile struct {
 const firstCookie = 2
 
 // keepListing is the length up to which a listing is kept with the inode.
-const keepListing = 1024
+const keepListing = 16 << 10
 
 // Release implements vfs.FileImpl.
 func (d *dirFile) Release() {}
@@ -53,19 +53,21 @@ func (d *dirFile) Fsync(_ vfs.Context, dataOnly bool) error {
 
 // list reads the directory, or gives what is known of it.
 func (i *inode) list() ([]broker.Dirent, error) {
+	i.used(&i.fs.habit.lists)
 	i.mu.Lock()
-	ents, gen := i.listing, i.listGen
+	l, gen := i.listing, i.listGen
 	i.mu.Unlock()
-	if ents != nil {
-		return ents, nil
+	if l != nil {
+		i.listedNow()
+		return l.ents, nil
 	}
 	i.touch()
 	h := i.handle
-	ents = []broker.Dirent{}
+	ents := []broker.Dirent{}
 	for h != 0 {
 		var err error
 		var next broker.Handle
-		if ents, next, err = i.fs.client.ReadDir(h, false, ents); err != nil {
+		if ents, next, err = i.fs.client.ReadDir(h, ents); err != nil {
 			if h != i.handle {
 				i.fs.client.Close(h)
 			}
@@ -75,10 +77,11 @@ func (i *inode) list() ([]broker.Dirent, error) {
 	}
 	if !i.fs.shared && len(ents) <= keepListing {
 		i.mu.Lock()
-		if i.listGen == gen {
-			i.listing = ents
+		if i.listGen == gen && i.listing == nil {
+			i.listing = &listing{ents: ents}
 		}
 		i.mu.Unlock()
+		i.listedNow()
 	}
 	return ents, nil
 }

@@ -5,6 +5,8 @@
 // root): names, attributes and listings are cached until the sentry changes them itself. In a
 // shared one (bind mounts) each name is confirmed and attributes are asked for anew.
 //
+// In an exclusive one, what a program that walks a tree is about to look up, open and list is asked for ahead, many names in a request: see ahead.go.
+//
 // Data goes between the host's page cache and user memory without the broker: an inode holds host
 // descriptors, at most one for reading and one for reading and writing, that all open files and
 // mappings of it use, and that stay open some time after the last close. There is no page cache in the

@@ -41,6 +41,8 @@ type filesystem struct {
 	idleLength int
 	ahead      [aheadDirs]*inode // directories with entries asked for ahead, without references
 	aheadNext  int
+
+	habit habit
 }
 
 // fileKey is what makes a file of the host one file, whatever its names are.
@@ -155,15 +157,23 @@ func hostError(err error) error {
 // inode returns the inode of an entry with a reference; the entry's handle passes to it. A file that has an inode already,
 // by another name, keeps that one.
 func (fs *filesystem) inode(e *broker.Entry) *inode {
+	i, _ := fs.inodeOf(e, false)
+	return i
+}
+
+// inodeOf is inode; made tells that it is new. The attributes of an old entry are of no interest to an inode that exists.
+func (fs *filesystem) inodeOf(e *broker.Entry, old bool) (i *inode, made bool) {
 	k := fileKey{e.Attr.Dev, e.Attr.Ino}
 	fs.tableMu.Lock()
 	if i := fs.table[k]; i != nil && i.TryIncRef() {
 		fs.tableMu.Unlock()
 		fs.client.Close(e.Handle)
-		i.setAttr(&e.Attr)
-		return i
+		if !old {
+			i.setAttr(&e.Attr)
+		}
+		return i, false
 	}
-	i := &inode{fs: fs, key: k, handle: e.Handle, target: e.Target, attr: e.Attr}
+	i = &inode{fs: fs, key: k, handle: e.Handle, target: e.Target, attr: e.Attr}
 	i.rd.Store(-1)
 	i.rw.Store(-1)
 	var flags vfs.InodeFlags
@@ -178,7 +188,7 @@ func (fs *filesystem) inode(e *broker.Entry) *inode {
 	i.Init(i, fs.sb, fs.ino(k), e.Attr.Mode, kuid(e.Attr.UID), kgid(e.Attr.GID), flags)
 	fs.table[k] = i
 	fs.tableMu.Unlock()
-	return i
+	return i, true
 }
 
 // ino is the inode number that the application sees: the host's, with a mark where the file is on

@@ -28,7 +28,12 @@ type harness struct {
 
 func setup(t testing.TB, o Options) *harness {
 	t.Helper()
-	h := &harness{t: t, dir: t.TempDir(), v: vfs.New(0)}
+	return setupOn(t, t.TempDir(), o)
+}
+
+func setupOn(t testing.TB, dir string, o Options) *harness {
+	t.Helper()
+	h := &harness{t: t, dir: dir, v: vfs.New(0)}
 	h.ctx = vfs.NewKernelContext(auth.NewRootCredentials(auth.NewRootUserNamespace()), nil, nil)
 	h.c = serve(t, h.dir)
 	sb, err := New(h.v, h.c, 0, o)

@@ -13,7 +13,25 @@ func (i *inode) acquire(write bool) error {
 		return err
 	}
 	i.users++
+	i.used(&i.fs.habit.opens)
 	return nil
+}
+
+// adopt takes over a descriptor for reading that came with a look-up.
+func (i *inode) adopt(fd int) {
+	i.mu.Lock()
+	have := i.fd() >= 0
+	if !have {
+		i.install(fd, false)
+	}
+	unused := i.users == 0
+	i.mu.Unlock()
+	switch {
+	case have:
+		unix.Close(fd)
+	case unused:
+		i.fs.addIdle(i)
+	}
 }
 
 func (i *inode) openLocked(write bool) error {

@@ -25,18 +25,19 @@ type inode struct {
 	appendMu sync.Mutex // serialises appending writes
 
 	// Host descriptors; -1: none. Changed with mu held; a user reads them without.
-	rd, rw  atomic.Int32 // for reading; for reading and writing
-	touched atomic.Bool  // attr may be outdated
-	noCaps  atomic.Bool  // has no security.capability; exclusive attach points only
-	idle    idleLink     // guarded by fs.idleMu
+	rd, rw   atomic.Int32 // for reading; for reading and writing
+	touched  atomic.Bool  // attr may be outdated
+	noCaps   atomic.Bool  // has no security.capability; exclusive attach points only
+	expected atomic.Bool  // was found and is neither opened nor listed yet
+	idle     idleLink     // guarded by fs.idleMu
 
 	mu      sync.Mutex // guards what follows
 	attr    broker.Attr
-	users   int             // of the descriptors: open files and operations
-	old     []int32         // descriptors for reading that rw replaced
-	listing []broker.Dirent // of a directory; immutable once here; nil: not known
-	listGen uint64          // counts changes of the directory
-	ahead   *ahead          // of a directory whose entries are looked up
+	users   int      // of the descriptors: open files and operations
+	old     []int32  // descriptors for reading that rw replaced
+	listing *listing // of a directory; nil: not known
+	listGen uint64   // counts changes of the directory
+	ahead   *ahead   // of a directory whose entries are looked up
 }
 
 // Release implements vfs.InodeOps.
@@ -53,10 +54,9 @@ func (i *inode) Release() {
 	fs.idleMu.Unlock()
 	i.mu.Lock()
 	i.closeLocked()
-	unused := i.dropAhead()
+	i.dropAhead()
 	gone := i.attr.Nlink == 0
 	i.mu.Unlock()
-	fs.closeAll(unused)
 	fs.client.Close(i.handle)
 	if gone {
 		fs.client.Flush() // the broker's descriptor keeps the space of a deleted file
@@ -68,21 +68,11 @@ func (i *inode) Lookup(ctx vfs.Context, name string) (*vfs.Inode, error) {
 	if i.fs.shared {
 		return i.lookup(name)
 	}
-	if e, ok := i.takeAhead(name); ok {
-		return &i.fs.inode(&e).Inode, nil
+	s, ahead, err := i.find(name)
+	if err != nil {
+		return nil, err
 	}
-	names, index, gen := i.plan(name)
-	if len(names) == 1 {
-		return i.lookup(name)
-	}
-	var buf [aheadMax]broker.Entry
-	e, err := i.fs.client.Siblings(i.handle, names, buf[:0])
-	if len(e) == 0 {
-		return nil, hostError(err)
-	}
-	c := i.fs.inode(&e[0])
-	i.keepAhead(e[1:], names[1:], index[1:], gen)
-	return &c.Inode, nil
+	return &i.fs.found(&s, ahead).Inode, nil
 }
 
 // lookup asks for one name.
@@ -101,8 +91,8 @@ const batch = 32
 // LookupMany implements vfs.BatchLookup.
 func (i *inode) LookupMany(ctx vfs.Context, names []string) (found []*vfs.Inode, err error) {
 	dir := i
-	if e, ok := i.takeAhead(names[0]); ok {
-		dir = i.fs.inode(&e)
+	if s, ok := i.takeAhead(names[0]); ok {
+		dir = i.fs.found(&s, true)
 		found, names = append(found, &dir.Inode), names[1:]
 		if !dir.IsDir() {
 			return found, nil
@@ -114,7 +104,7 @@ func (i *inode) LookupMany(ctx vfs.Context, names []string) (found []*vfs.Inode,
 		e, err := i.fs.client.Walk(dir.handle, names[:n], buf[:0])
 		for k := range e {
 			if old, ok := dir.takeAhead(names[k]); ok {
-				i.fs.client.Close(old.Handle)
+				i.fs.giveOne(&old)
 			}
 			dir = i.fs.inode(&e[k])
 			found = append(found, &dir.Inode)
@@ -155,9 +145,9 @@ func (i *inode) changed() {
 	i.mu.Lock()
 	i.listing = nil
 	i.listGen++
-	unused := i.dropAhead()
+	i.dropAhead()
+	i.ahead = nil
 	i.mu.Unlock()
-	i.fs.closeAll(unused)
 	i.touch()
 }
 

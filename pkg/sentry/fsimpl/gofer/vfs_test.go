@@ -17,8 +17,10 @@ import (
 )
 
 // mounted is a harness with the directory as the root of a mount namespace.
-func mounted(t testing.TB, o Options) *harness {
-	h := setup(t, o)
+func mounted(t testing.TB, o Options) *harness { return mountedOn(t, t.TempDir(), o) }
+
+func mountedOn(t testing.TB, dir string, o Options) *harness {
+	h := setupOn(t, dir, o)
 	userns := auth.NewRootUserNamespace()
 	ns := h.v.NewMountNamespace(h.sb, userns, 0)
 	root := ns.Root()
@@ -320,5 +322,67 @@ func BenchmarkOpenPath(b *testing.B) {
 			b.Fatal(err)
 		}
 		fd.DecRef()
+	}
+}
+
+// walkTree does what find does with a stat of each file, or tar; it returns how many entries there are.
+func (h *harness) walkTree(b *testing.B, dir string, o order, open bool) int {
+	fd, err := h.open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	h.must(err)
+	defer fd.DecRef()
+	s := &sink{max: 1 << 20}
+	h.must(fd.ReadDir(h.ctx, s))
+	if o == byName {
+		slices.Sort(s.names)
+	}
+	n := len(s.names)
+	for _, name := range s.names {
+		if name == "." || name == ".." {
+			continue
+		}
+		var st vfs.Stat
+		if err := h.v.Stat(h.ctx, fd.Path(), name, 0, unix.STATX_BASIC_STATS, &st); err != nil {
+			b.Fatal(name, err)
+		}
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFDIR:
+			n += h.walkTree(b, dir+"/"+name, o, open)
+		case unix.S_IFREG:
+			if open {
+				f, err := h.v.Open(h.ctx, fd.Path(), name, &vfs.OpenOptions{})
+				h.must(err)
+				f.DecRef()
+			}
+		}
+	}
+	return n
+}
+
+// BenchmarkWalkTree walks through a tree of 100 directories of 3 files and 10 of 100 that nothing is known of.
+func BenchmarkWalkTree(b *testing.B) {
+	dir := b.TempDir()
+	for d := range 110 {
+		sub := fmt.Sprintf("%s/d%d", dir, d)
+		os.Mkdir(sub, 0o755)
+		n := 3
+		if d%11 == 0 {
+			n = 100
+		}
+		for k := range n {
+			os.WriteFile(fmt.Sprintf("%s/f%d", sub, k), nil, 0o644)
+		}
+	}
+	for _, open := range []bool{false, true} {
+		b.Run(map[bool]string{false: "stat", true: "open"}[open], func(b *testing.B) {
+			n := 0
+			for b.Loop() {
+				b.StopTimer()
+				h := mountedOn(b, dir, Options{MaxIdle: 512})
+				h.v.SetCacheSize(200) // the limit of descriptors may be low
+				b.StartTimer()
+				n += h.walkTree(b, ".", listed, open)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/entry")
+		})
 	}
 }
