@@ -127,6 +127,14 @@ type Context interface {
 	Release()
 }
 
+// Lingerer is a Context whose Switch may keep the goroutine waiting for the thread at once, instead of others having the
+// processor.
+type Lingerer interface {
+	// OnIdle makes Switch call f, on its goroutine, some microseconds after the thread began to run on, and before it lets
+	// the goroutine sleep, unless the thread stops before.
+	OnIdle(f func())
+}
+
 // Platform makes address spaces and contexts.
 type Platform interface {
 	NewAddressSpace() (AddressSpace, error)

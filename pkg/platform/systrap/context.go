@@ -21,7 +21,11 @@ type context struct {
 	current   atomic.Pointer[thread] // thread, for Interrupt
 	interrupt atomic.Uint32          // Interrupt was called and Switch did not say so yet
 	lent      *addressSpace          // the thread is lent there: it, and state, must be claimed first
+	idle      func()                 // OnIdle
 }
+
+// OnIdle implements platform.Lingerer.
+func (c *context) OnIdle(f func()) { c.idle = f }
 
 // Switch implements platform.Context.
 func (c *context) Switch(as platform.AddressSpace, regs *arch.Registers) (platform.Event, error) {
@@ -59,7 +63,7 @@ func (c *context) Switch(as platform.AddressSpace, regs *arch.Registers) (platfo
 		if c.interrupt.Load() != 0 {
 			t.kick()
 		}
-		t.wait(running)
+		t.wait(running, c.idle)
 		t.leave()
 		if a.dead.Load() {
 			return platform.Event{}, errDead
@@ -207,7 +211,7 @@ func (t *thread) save() error {
 	context := t.interrupt
 	t.interrupt = &now
 	t.resume(0)
-	t.wait(0)
+	t.wait(0, nil)
 	t.interrupt = context
 	if t.as.dead.Load() {
 		return errDead

@@ -24,6 +24,8 @@ const (
 	spinBusy       = 20
 	// spinPiece is how long a goroutine spins before it lets others run. A system call right behind another takes less.
 	spinPiece = 5
+	// spinIdle is when a spinning goroutine does what it has put off, a multiple of spinPiece.
+	spinIdle = 50
 )
 
 // pace holds what the machine can do, and how busy it is with this platform's threads.
@@ -201,12 +203,15 @@ func (t *thread) stopped() bool {
 	return stop == t.seq || stop == killedSeq || t.as.dead.Load()
 }
 
-// wait waits until the thread stops or the process is dead.
-func (t *thread) wait(running int32) {
+// wait waits until the thread stops or the process is dead. idle, which may be nil, is called if that takes a while.
+func (t *thread) wait(running int32, idle func()) {
 	p := t.as.p
 	t.asked = patience{}
-	for !t.spinRun(running) {
+	for !t.spinRun(running, idle) {
 		t.insist()
+		if idle != nil {
+			idle()
+		}
 		p.reactor.await(t)
 	}
 	t.cpu = t.slot.cpu
@@ -234,7 +239,7 @@ func (w *patience) over(p *pace, n uint64) bool {
 
 // spinRun spins for the thread if that seems worth while; true if it stopped. At most half of the
 // processors are for the sentry's spinning.
-func (t *thread) spinRun(running int32) bool {
+func (t *thread) spinRun(running int32, idle func()) bool {
 	s, p, r := t.slot, &t.as.p.pace, &t.as.p.reactor
 	r.share(t.spin.resumed)
 	if t.stopped() {
@@ -256,6 +261,9 @@ func (t *thread) spinRun(running int32) bool {
 		}
 		if left == limit-3*spinPiece {
 			t.insist()
+		}
+		if left == limit-spinIdle && idle != nil {
+			idle()
 		}
 		if r.count.Load() != 0 {
 			r.scan()

@@ -82,12 +82,17 @@ func (b *futexBucket) remove(w *futexWaiter) {
 	b.count.Add(-1)
 }
 
-// wake removes w and wakes its thread. The caller holds mu.
-func (b *futexBucket) wake(w *futexWaiter) {
+// wake removes w and wakes its thread, on the goroutine of by, which may do that a little later: the thread of another process
+// cannot have by's stub thread, and should come when by is about to wait for it. The caller holds mu.
+func (b *futexBucket) wake(w *futexWaiter, by *Task) {
 	b.remove(w)
 	t := w.task
 	w.bucket.Store(nil)
-	t.wake.NotifyEvent(0)
+	if t.group != by.group {
+		by.wake.WakeLater(&t.wake)
+	} else {
+		t.wake.NotifyEvent(0)
+	}
 }
 
 // cancel takes w out of whatever queue it is in; false if it has been woken already.
@@ -188,21 +193,21 @@ func (t *Task) FutexWake(addr uint64, private bool, n int32, bitset uint32) (int
 	if err != nil {
 		return 0, err
 	}
-	return t.k.futexes.wakeKey(&key, n, bitset)
+	return t.futexWake(&key, n, bitset)
 }
 
-func (f *futexManager) wakeKey(key *mm.Key, n int32, bitset uint32) (int, error) {
-	b := f.bucket(key)
+func (t *Task) futexWake(key *mm.Key, n int32, bitset uint32) (int, error) {
+	b := t.k.futexes.bucket(key)
 	if b.count.Load() == 0 {
 		return 0, nil
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.wakeLocked(key, n, bitset)
+	return b.wakeLocked(t, key, n, bitset)
 }
 
 // wakeLocked wakes up to n waiters (at least one if n is not positive, as Linux). EINVAL for waiters of a PI lock. The caller holds mu.
-func (b *futexBucket) wakeLocked(key *mm.Key, n int32, bitset uint32) (int, error) {
+func (b *futexBucket) wakeLocked(by *Task, key *mm.Key, n int32, bitset uint32) (int, error) {
 	done := 0
 	for w := b.head; w != nil; {
 		next := w.next
@@ -211,7 +216,7 @@ func (b *futexBucket) wakeLocked(key *mm.Key, n int32, bitset uint32) (int, erro
 				return done, unix.EINVAL
 			}
 			if w.bitset&bitset != 0 {
-				b.wake(w)
+				b.wake(w, by)
 				if done++; done >= int(n) {
 					break
 				}
@@ -256,7 +261,7 @@ func (t *Task) FutexRequeue(addr uint64, private bool, addr2 uint64, private2 bo
 		case w.pi || w.requeuePI:
 			return int(woken + moved), unix.EINVAL
 		case woken < nWake:
-			b1.wake(w)
+			b1.wake(w, t)
 			woken++
 		default:
 			moved++
@@ -316,10 +321,10 @@ func (t *Task) FutexWakeOp(addr uint64, private bool, addr2 uint64, nWake, nWake
 	if err != nil {
 		return 0, err
 	}
-	n, err := b1.wakeLocked(&k1, nWake, ^uint32(0))
+	n, err := b1.wakeLocked(t, &k1, nWake, ^uint32(0))
 	if err == nil && futexCompare(cmp, int32(old), cmpArg) {
 		var n2 int
-		n2, err = b2.wakeLocked(&k2, nWake2, ^uint32(0))
+		n2, err = b2.wakeLocked(t, &k2, nWake2, ^uint32(0))
 		n += n2
 	}
 	return n, err

@@ -137,7 +137,7 @@ func (t *Task) handOver(m *mm.MemoryManager, b *futexBucket, key *mm.Key, addr u
 	}
 	if w != nil {
 		t.k.futexes.setOwner(w, nil) // at once, lest somebody who waits for w's thread sees a cycle
-		b.wake(w)
+		b.wake(w, t)
 		t.k.futexes.newOwner(b, key, w.task)
 	}
 	return nil
@@ -304,7 +304,7 @@ func (t *Task) FutexRequeuePI(addr uint64, private bool, addr2 uint64, nWake, nM
 		}
 		w.requeuePI = false
 		if got {
-			b1.wake(w)
+			b1.wake(w, t)
 			f.newOwner(b2, &k2, w.task)
 		} else {
 			w.pi, w.addr = true, w.piAddr

@@ -62,6 +62,7 @@ func (t *Task) block(ch <-chan struct{}, deadline int64, stop uint32) error {
 	defer t.leaveBlock()
 	t.acct.beginBlock()
 	t.ctx.Blocked()
+	t.wake.Flush() // when there is a processor and a stub thread for who is woken
 	own := (<-chan struct{})(t.wake.C)
 	if ch == own {
 		if t.work.Load()&stop != 0 {

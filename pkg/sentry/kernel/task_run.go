@@ -41,6 +41,10 @@ func (t *Task) RestartSyscall() (uintptr, error) {
 // run is the life of a task's goroutine.
 func (t *Task) run() {
 	t.acct.begin()
+	if l, ok := t.ctx.(platform.Lingerer); ok {
+		l.OnIdle(t.wake.Flush)
+		t.wake.Linger()
+	}
 	for {
 		if t.work.Load() != 0 && !t.doWork() {
 			break
@@ -79,6 +83,7 @@ func (t *Task) run() {
 			t.acct.nivcsw.Add(1)
 		}
 	}
+	t.wake.Hurry()
 	t.doExit()
 	t.k.running.Done()
 }
@@ -93,6 +98,7 @@ func (t *Task) patchText() {
 
 // doWork handles everything that must happen before the application runs on. False ends the task.
 func (t *Task) doWork() bool {
+	t.wake.Flush()
 	if t.work.Load()&workExit != 0 {
 		return false
 	}
@@ -110,6 +116,11 @@ func (t *Task) doWork() bool {
 // syscall serves the system call that the thread stopped at.
 func (t *Task) syscall() {
 	nr := t.regs.OrigRax
+	// Others may hear of what the last calls did when this task waits, unless that takes long.
+	if t.wake.Late() && (!brief(nr) || t.acct.mark-t.late > lateTicks) {
+		t.wake.Flush()
+	}
+	late := t.wake.Late()
 	// What the call leaves in rax is not defined yet; -ENOSYS is what tracers see at the entry.
 	if t.secc.mode != 0 && !t.checkSeccomp(&nr) {
 		return
@@ -126,9 +137,25 @@ func (t *Task) syscall() {
 		(*tr).Exit(t, nr, ret, err)
 	}
 	t.finishSyscall(nr, ret, err)
+	if !late && t.wake.Late() {
+		t.late = t.acct.mark
+	}
 	if t.ptr.tracer.Load() != nil {
 		t.traceSyscallExit()
 	}
+}
+
+// lateTicks is how long a task that calls again and again may put the wake-ups of others off: 2^18 cycles are about 100 us.
+const lateTicks = 1 << 18
+
+// brief tells whether a system call does not take long, unless it blocks.
+func brief(nr uint64) bool {
+	switch nr {
+	case unix.SYS_READ, unix.SYS_WRITE, unix.SYS_READV, unix.SYS_WRITEV, unix.SYS_PREAD64, unix.SYS_PWRITE64, unix.SYS_LSEEK, unix.SYS_CLOSE,
+		unix.SYS_POLL, unix.SYS_FCNTL, unix.SYS_FUTEX, unix.SYS_SENDTO, unix.SYS_RECVFROM, unix.SYS_SENDMSG, unix.SYS_RECVMSG, unix.SYS_EPOLL_WAIT, unix.SYS_EPOLL_PWAIT, unix.SYS_FSTAT:
+		return true
+	}
+	return false
 }
 
 // dispatch calls the handler.

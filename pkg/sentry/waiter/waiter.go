@@ -108,6 +108,27 @@ func (q *Queue) Notify(mask EventMask) {
 	q.mu.Unlock()
 }
 
+// NotifyLater is Notify by the goroutine that owns by, which may put off what wakes other Signals: see Signal.Linger.
+func (q *Queue) NotifyLater(by *Signal, mask EventMask) {
+	if !by.linger {
+		q.Notify(mask)
+		return
+	}
+	q.mu.Lock()
+	for e := q.head; e != nil; e = e.next {
+		m := mask & e.mask
+		if m == 0 {
+			continue
+		}
+		if s, ok := e.listener.(*Signal); ok && s != by {
+			by.putOff(s)
+		} else {
+			e.listener.NotifyEvent(m)
+		}
+	}
+	q.mu.Unlock()
+}
+
 // Empty tells whether nobody listens.
 func (q *Queue) Empty() bool {
 	q.mu.Lock()
@@ -119,6 +140,56 @@ func (q *Queue) Empty() bool {
 // usable: see Init. One Signal may serve many entries of one waiting goroutine.
 type Signal struct {
 	C chan struct{}
+
+	// Of the goroutine that owns the Signal.
+	linger bool
+	late   int
+	later  [4]*Signal // the first late ones shall get a token from Flush
+}
+
+// Linger says that the goroutine that owns s calls Flush soon after whatever it did, and before it waits for anything: until then
+// NotifyLater may put off the tokens of others. A wake-up that comes when the owner makes room is cheaper, and finds more to do.
+// Who waits for a token that may be put off must hold no lock that the owner of s may want.
+func (s *Signal) Linger() { s.linger = true }
+
+// Hurry ends that: nothing is put off any more.
+func (s *Signal) Hurry() {
+	s.linger = false
+	s.Flush()
+}
+
+// Late tells whether tokens have been put off.
+func (s *Signal) Late() bool { return s.late != 0 }
+
+// Flush sends the tokens that were put off.
+func (s *Signal) Flush() {
+	for i, o := range s.later[:s.late] {
+		s.later[i] = nil
+		o.NotifyEvent(0)
+	}
+	s.late = 0
+}
+
+// WakeLater gives o a token, or puts that off. It is for the goroutine that owns s.
+func (s *Signal) WakeLater(o *Signal) {
+	if s.linger && o != s {
+		s.putOff(o)
+	} else {
+		o.NotifyEvent(0)
+	}
+}
+
+func (s *Signal) putOff(o *Signal) {
+	for _, x := range s.later[:s.late] {
+		if x == o {
+			return
+		}
+	}
+	if s.late == len(s.later) {
+		s.Flush()
+	}
+	s.later[s.late] = o
+	s.late++
 }
 
 // Init makes the channel; calling it again keeps it.

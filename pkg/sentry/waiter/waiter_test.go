@@ -44,3 +44,51 @@ func TestNotifyAllocatesNothing(t *testing.T) {
 		t.Fatalf("%v allocations per cycle", n)
 	}
 }
+
+type counter struct{ n int }
+
+func (c *counter) NotifyEvent(EventMask) { c.n++ }
+
+// Only wake-ups of other goroutines are put off: what computes readiness hears at once.
+func TestNotifyLater(t *testing.T) {
+	var q Queue
+	var own Signal
+	own.Init()
+	own.Linger()
+	var others [6]Signal
+	var entries [8]Entry
+	var c counter
+	for i := range others {
+		others[i].Init()
+		entries[i].Init(&others[i], EventIn)
+		q.EventRegister(&entries[i])
+	}
+	entries[6].Init(&own, EventIn)
+	entries[7].Init(&c, EventIn)
+	q.EventRegister(&entries[6])
+	q.EventRegister(&entries[7])
+	tokens := func() (n int) {
+		for i := range others {
+			n += len(others[i].C)
+		}
+		return n
+	}
+	q.NotifyLater(&own, EventIn)
+	if c.n != 1 || len(own.C) != 1 || tokens() == len(others) {
+		t.Fatalf("%d notifications, %d own tokens, %d of others", c.n, len(own.C), tokens())
+	}
+	own.Flush()
+	if tokens() != len(others) || own.Late() {
+		t.Fatalf("%d tokens after Flush", tokens())
+	}
+	for i := range others {
+		others[i].Drain()
+	}
+	own.WakeLater(&others[0])
+	own.Hurry()
+	own.WakeLater(&others[1])
+	q.NotifyLater(&own, EventIn)
+	if tokens() != len(others) {
+		t.Fatalf("%d tokens after Hurry", tokens())
+	}
+}

@@ -239,3 +239,25 @@ CASE(rwlock_and_barrier)
 	t.tv_nsec = (t.tv_nsec + 20000000) % 1000000000;
 	EQ(pthread_rwlock_timedwrlock(&l, &t), ETIMEDOUT);
 }
+
+/* A thread of another process that waits is woken soon, whatever the waker does next. */
+CASE(wakes_though_the_waker_goes_on)
+{
+	int *s = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	volatile int *got = s + 64;
+	for (int i = 0; i < 60; i++) {
+		*s = *got = 0;
+		pid_t c = CHILD({
+			usleep(i & 4 ? 2000 : 0);
+			__atomic_store_n(s, 1, __ATOMIC_SEQ_CST);
+			OK(fx(s, FUTEX_WAKE, 1, 0, 0, 0));
+			while (i % 3 && !*got)
+				if (i % 3 == 2)
+					syscall(SYS_getppid);
+		});
+		while (!__atomic_load_n(s, __ATOMIC_SEQ_CST))
+			fx(s, FUTEX_WAIT, 0, 0, 0, 0);
+		*got = 1;
+		EQ(REAP(c), 0);
+	}
+}

@@ -1,6 +1,7 @@
 // pipe(2), poll(2), select(2).
 #include "husk.h"
 #include <poll.h>
+#include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/select.h>
 #include <sys/uio.h>
@@ -271,4 +272,80 @@ CASE(reopen_through_proc)
 	r = OK(open(path, O_RDONLY));
 	EQ(write(w, "x", 1), 1);
 	EQ(read(r, b, 4), 1);
+}
+
+/* A reader that waits is woken soon, whatever the writer does next but for waiting itself. */
+static void go_on(int how, volatile int *got)
+{
+	switch (how) {
+	case 0: /* compute */
+		while (!*got)
+			;
+		break;
+	case 1: /* call */
+		while (!*got)
+			syscall(SYS_getppid);
+		break;
+	case 2: /* call what takes no time */
+		while (!*got)
+			lseek(0, 0, SEEK_CUR);
+		break;
+	case 3:
+		raise(SIGSTOP);
+		break;
+	case 4:
+		syscall(SYS_exit, 0);
+	case 5:
+		kill(getpid(), SIGKILL);
+	case 6: {
+		char *argv[] = {"sleep", "0.01", 0};
+		execvp("sleep", argv);
+		FAIL("exec");
+	}
+	}
+}
+
+CASE(wakes_though_the_writer_goes_on)
+{
+	volatile int *got = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	mk(0);
+	for (int how = 0; how < 7; how++)
+		for (int i = 0; i < 20; i++) {
+			*got = 0;
+			pid_t c = CHILD({
+				if (i & 1)
+					usleep(2000); /* so that the reader sleeps */
+				EQ(write(p[1], "x", 1), 1);
+				go_on(how, got);
+			});
+			char x;
+			EQ(read(p[0], &x, 1), 1);
+			*got = 1;
+			int st = 0;
+			if (how == 3) {
+				EQ(waitpid(c, &st, WUNTRACED), c);
+				CHECK(WIFSTOPPED(st));
+				OK(kill(c, SIGCONT));
+			}
+			EQ(waitpid(c, &st, 0), c);
+			EQ(st, how == 5 ? SIGKILL : 0);
+		}
+}
+
+static void *write_and_end(void *fd)
+{
+	EQ(write(*(int *)fd, "x", 1), 1);
+	return 0;
+}
+
+CASE(wakes_though_the_thread_ends)
+{
+	mk(0);
+	for (int i = 0; i < 200; i++) {
+		pthread_t t;
+		char x;
+		EQ(pthread_create(&t, 0, write_and_end, &p[1]), 0);
+		EQ(read(p[0], &x, 1), 1);
+		EQ(pthread_join(t, 0), 0);
+	}
 }

@@ -39,11 +39,13 @@ func (e *end) Bind(fd *vfs.FileDescription) { e.fd = fd }
 func (e *end) Release() { e.p.close(e.r, e.w) }
 
 // ReadStream implements vfs.StreamReader.
-func (e *end) ReadStream(ctx vfs.Context, dst mm.IOSeq) (int64, error) { return e.p.Read(dst) }
+func (e *end) ReadStream(ctx vfs.Context, dst mm.IOSeq) (int64, error) {
+	return e.p.Read(dst, ctx.Waker())
+}
 
 // WriteStream implements vfs.StreamWriter.
 func (e *end) WriteStream(ctx vfs.Context, src mm.IOSeq) (int64, error) {
-	n, err := e.p.Write(src, e.fd != nil && e.fd.Flags()&unix.O_DIRECT != 0)
+	n, err := e.p.Write(src, ctx.Waker(), e.fd != nil && e.fd.Flags()&unix.O_DIRECT != 0)
 	if err == unix.EPIPE {
 		ctx.SendSignal(int32(unix.SIGPIPE))
 	}

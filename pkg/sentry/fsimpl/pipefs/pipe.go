@@ -45,8 +45,8 @@ type segment struct {
 // New makes a pipe without open ends.
 func New() *Pipe { return &Pipe{size: DefaultSize} }
 
-// Read takes content into dst. EAGAIN if there is none; 0 if there is none and no writer.
-func (p *Pipe) Read(dst mm.IOSeq) (int64, error) {
+// Read takes content into dst, on the goroutine of by. EAGAIN if there is none; 0 if there is none and no writer.
+func (p *Pipe) Read(dst mm.IOSeq, by *waiter.Signal) (int64, error) {
 	want := dst.NumBytes()
 	if want == 0 {
 		return 0, nil
@@ -57,7 +57,7 @@ func (p *Pipe) Read(dst mm.IOSeq) (int64, error) {
 	full = full && p.writable()
 	p.mu.Unlock()
 	if full { // without the lock, which who wakes up takes
-		p.queue.Notify(waiter.WritableEvents)
+		p.queue.NotifyLater(by, waiter.WritableEvents)
 	}
 	return n, err
 }
@@ -131,12 +131,12 @@ func (p *Pipe) writable() bool { return p.size-p.data.Len() >= atomicBuf }
 
 // Write appends src; packet makes each PIPE_BUF bytes of it a packet (O_DIRECT). EPIPE without readers (the caller raises
 // SIGPIPE), EAGAIN with the number of bytes written so far when the pipe is full.
-func (p *Pipe) Write(src mm.IOSeq, packet bool) (int64, error) {
+func (p *Pipe) Write(src mm.IOSeq, by *waiter.Signal, packet bool) (int64, error) {
 	p.mu.Lock()
 	done, err := p.write(src, packet)
 	p.mu.Unlock()
 	if done > 0 { // without the lock, which who wakes up takes
-		p.queue.Notify(waiter.ReadableEvents)
+		p.queue.NotifyLater(by, waiter.ReadableEvents)
 		if err != unix.EAGAIN {
 			err = nil
 		}

@@ -10,6 +10,31 @@ import (
 	"husk/pkg/sentry/waiter"
 )
 
+// nobody puts nothing off.
+var nobody waiter.Signal
+
+// A writer that lingers fills the pipe before the reader hears of it; who polls sees the content at once.
+func TestLinger(t *testing.T) {
+	p := pair()
+	var writer, reader waiter.Signal
+	writer.Init()
+	reader.Init()
+	writer.Linger()
+	var e waiter.Entry
+	e.Init(&reader, waiter.ReadableEvents)
+	p.queue.EventRegister(&e)
+	for range 3 {
+		p.Write(mm.BytesSeq([]byte("x")), &writer, false)
+	}
+	if len(reader.C) != 0 || !writer.Late() || p.readiness(true, false)&waiter.EventIn == 0 {
+		t.Fatal("woken at once, or not readable")
+	}
+	writer.Flush()
+	if len(reader.C) != 1 || writer.Late() {
+		t.Fatal("not woken")
+	}
+}
+
 func pair() *Pipe {
 	p := New()
 	p.open(true, true)
@@ -17,21 +42,21 @@ func pair() *Pipe {
 }
 
 func write(p *Pipe, n int, packet bool) (int64, error) {
-	return p.Write(mm.BytesSeq(bytes.Repeat([]byte{'x'}, n)), packet)
+	return p.Write(mm.BytesSeq(bytes.Repeat([]byte{'x'}, n)), &nobody, packet)
 }
 
-func read(p *Pipe, n int) (int64, error) { return p.Read(mm.BytesSeq(make([]byte, n))) }
+func read(p *Pipe, n int) (int64, error) { return p.Read(mm.BytesSeq(make([]byte, n)), &nobody) }
 
 func TestBasics(t *testing.T) {
 	p := pair()
 	if _, err := read(p, 10); err != unix.EAGAIN {
 		t.Fatal(err)
 	}
-	if n, err := p.Write(mm.BytesSeq([]byte("hello")), false); n != 5 || err != nil {
+	if n, err := p.Write(mm.BytesSeq([]byte("hello")), &nobody, false); n != 5 || err != nil {
 		t.Fatal(n, err)
 	}
 	b := make([]byte, 3)
-	if n, err := p.Read(mm.BytesSeq(b)); n != 3 || err != nil || string(b) != "hel" {
+	if n, err := p.Read(mm.BytesSeq(b), &nobody); n != 3 || err != nil || string(b) != "hel" {
 		t.Fatal(n, err, string(b))
 	}
 	p.close(false, true)
@@ -108,11 +133,11 @@ func TestAllocs(t *testing.T) {
 	p := pair()
 	buf := make([]byte, 65536)
 	write(p, 65536, false)
-	p.Read(mm.BytesSeq(buf))
+	p.Read(mm.BytesSeq(buf), &nobody)
 	for _, size := range []int{1, 4096, 65536} {
 		if n := testing.AllocsPerRun(100, func() {
-			p.Write(mm.BytesSeq(buf[:size]), false)
-			p.Read(mm.BytesSeq(buf))
+			p.Write(mm.BytesSeq(buf[:size]), &nobody, false)
+			p.Read(mm.BytesSeq(buf), &nobody)
 		}); n != 0 {
 			t.Errorf("%v allocations for a write and read of %d bytes", n, size)
 		}
@@ -124,7 +149,7 @@ func BenchmarkPipe64K(b *testing.B) {
 	buf := make([]byte, 65536)
 	b.SetBytes(65536)
 	for b.Loop() {
-		p.Write(mm.BytesSeq(buf), false)
-		p.Read(mm.BytesSeq(buf))
+		p.Write(mm.BytesSeq(buf), &nobody, false)
+		p.Read(mm.BytesSeq(buf), &nobody)
 	}
 }

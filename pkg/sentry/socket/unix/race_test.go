@@ -32,19 +32,19 @@ func TestConcurrentRights(t *testing.T) {
 				c.IncRef()
 				m := socket.Message{Control: socket.Control{Rights: []*vfs.FileDescription{c}}}
 				s := d.Impl().(*Socket)
-				if n, _ := s.sendRights(nil, mm.BytesSeq([]byte("x")), &m, s.peer.Load(), &message{}); n == 0 {
+				if n, _ := s.sendRights(nil, mm.BytesSeq([]byte("x")), &m, s.peer.Load(), &message{}, new(waiter.Signal)); n == 0 {
 					m.Control.DropRights()
 				}
 				d.IncRef()
 				m = socket.Message{Control: socket.Control{Rights: []*vfs.FileDescription{d}}}
 				s = a.Impl().(*Socket)
-				if n, _ := s.sendRights(nil, mm.BytesSeq([]byte("y")), &m, s.peer.Load(), &message{}); n == 0 {
+				if n, _ := s.sendRights(nil, mm.BytesSeq([]byte("y")), &m, s.peer.Load(), &message{}, new(waiter.Signal)); n == 0 {
 					m.Control.DropRights()
 				}
 				c.DecRef()
 				d.DecRef()
 				var r socket.Message
-				b.Impl().(*Socket).RecvMsg(nil, mm.BytesSeq(make([]byte, 1)), &r, 0)
+				b.Impl().(*Socket).receive(context(), mm.BytesSeq(make([]byte, 1)), &r, 0)
 				r.Control.DropRights()
 			}
 		}()

@@ -8,6 +8,7 @@ import (
 	"husk/pkg/sentry/mm"
 	"husk/pkg/sentry/socket"
 	"husk/pkg/sentry/vfs"
+	"husk/pkg/sentry/waiter"
 )
 
 func files(t *testing.T, v *vfs.VFS, f *Family) (a, b *vfs.FileDescription) {
@@ -21,7 +22,7 @@ func sendFile(t *testing.T, via, f *vfs.FileDescription) {
 	m := socket.Message{Control: socket.Control{Rights: []*vfs.FileDescription{f}}}
 	s := via.Impl().(*Socket)
 	msg := message{}
-	if n, err := s.sendRights(nil, mm.BytesSeq([]byte("x")), &m, s.peer.Load(), &msg); n != 1 || err != nil {
+	if n, err := s.sendRights(nil, mm.BytesSeq([]byte("x")), &m, s.peer.Load(), &msg, new(waiter.Signal)); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
 }
@@ -36,16 +37,16 @@ func TestRights(t *testing.T) {
 	s := b.Impl().(*Socket)
 	buf := make([]byte, 100)
 	var m socket.Message
-	if n, err := s.RecvMsg(nil, mm.BytesSeq(buf[:2]), &m, 0); n != 2 || err != nil || len(m.Control.Rights) != 0 {
+	if n, err := s.receive(context(), mm.BytesSeq(buf[:2]), &m, 0); n != 2 || err != nil || len(m.Control.Rights) != 0 {
 		t.Fatal(n, err)
 	}
-	n, err := s.RecvMsg(nil, mm.BytesSeq(buf), &m, unix.MSG_PEEK)
+	n, err := s.receive(context(), mm.BytesSeq(buf), &m, unix.MSG_PEEK)
 	if err != nil || n > 4 {
 		t.Fatal(n, err)
 	}
 	m.Control.DropRights()
 	for total := int64(0); total < 4; total += n {
-		if n, err = s.RecvMsg(nil, mm.BytesSeq(buf), &m, 0); err != nil {
+		if n, err = s.receive(context(), mm.BytesSeq(buf), &m, 0); err != nil {
 			t.Fatal(err)
 		}
 	}

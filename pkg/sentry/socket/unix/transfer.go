@@ -84,20 +84,20 @@ func (s *Socket) send(ctx vfs.Context, t *kernel.Task, src mm.IOSeq, m *socket.M
 		msg.cred = socket.CredOf(ctx)
 	}
 	if m != nil && len(m.Control.Rights) > 0 {
-		return s.sendRights(t, src, m, to, &msg)
+		return s.sendRights(t, src, m, to, &msg, ctx.Waker())
 	}
-	return s.queueAt(to, src, &msg)
+	return s.queueAt(to, src, &msg, ctx.Waker())
 }
 
 // sendRights is the rest of send for a message with files.
-func (s *Socket) sendRights(t *kernel.Task, src mm.IOSeq, m *socket.Message, to *Socket, msg *message) (int64, error) {
+func (s *Socket) sendRights(t *kernel.Task, src mm.IOSeq, m *socket.Message, to *Socket, msg *message, by *waiter.Signal) (int64, error) {
 	r := &s.fam.rights
 	if err := r.charge(t, len(m.Control.Rights)); err != nil {
 		return 0, err
 	}
 	r.mu.Lock()
 	msg.rights = append([]*vfs.FileDescription(nil), m.Control.Rights...)
-	n, err := s.queueAt(to, src, msg)
+	n, err := s.queueAt(to, src, msg, by)
 	sent := n > 0 || err == nil && (s.Type != unix.SOCK_STREAM)
 	if sent {
 		r.add(msg.rights)
@@ -109,9 +109,9 @@ func (s *Socket) sendRights(t *kernel.Task, src mm.IOSeq, m *socket.Message, to 
 }
 
 // queueAt appends src to the queue of to: streams as much as there is room, others all or nothing.
-func (s *Socket) queueAt(to *Socket, src mm.IOSeq, msg *message) (int64, error) {
+func (s *Socket) queueAt(to *Socket, src mm.IOSeq, msg *message, by *waiter.Signal) (int64, error) {
 	if s.Type == unix.SOCK_STREAM {
-		return s.queueStream(to, src, msg)
+		return s.queueStream(to, src, msg, by)
 	}
 	n := src.NumBytes()
 	if n > int64(s.SendBuf.Load()-overhead) {
@@ -132,7 +132,7 @@ func (s *Socket) queueAt(to *Socket, src mm.IOSeq, msg *message) (int64, error) 
 	msg.n = done
 	q.push(*msg, false)
 	q.mu.Unlock()
-	to.events.Notify(waiter.ReadableEvents)
+	to.events.NotifyLater(by, waiter.ReadableEvents)
 	return n, nil
 }
 
@@ -174,7 +174,7 @@ func (s *Socket) full(from *Socket) bool {
 		q.msgs.Len() > 0 && q.room(from.SendBuf.Load()) <= 0 || q.msgs.Len() >= maxPackets
 }
 
-func (s *Socket) queueStream(to *Socket, src mm.IOSeq, msg *message) (int64, error) {
+func (s *Socket) queueStream(to *Socket, src mm.IOSeq, msg *message, by *waiter.Signal) (int64, error) {
 	total := src.NumBytes()
 	q := &to.recv
 	q.mu.Lock()
@@ -199,7 +199,7 @@ func (s *Socket) queueStream(to *Socket, src mm.IOSeq, msg *message) (int64, err
 	msg.n = done
 	q.push(*msg, true)
 	q.mu.Unlock()
-	to.events.Notify(waiter.ReadableEvents)
+	to.events.NotifyLater(by, waiter.ReadableEvents)
 	if err == nil && int64(done) < total {
 		err = unix.EAGAIN
 	} else {
@@ -230,10 +230,10 @@ func (s *Socket) receive(ctx vfs.Context, dst mm.IOSeq, m *socket.Message, flags
 		}
 		return 0, unix.ENOTCONN
 	}
-	n, dropped, err := s.receiveLocked(dst, m, flags, false)
+	n, dropped, err := s.receiveLocked(dst, ctx.Waker(), m, flags, false)
 	if err == errRights {
 		s.fam.rights.mu.Lock()
-		n, dropped, err = s.receiveLocked(dst, m, flags, true)
+		n, dropped, err = s.receiveLocked(dst, ctx.Waker(), m, flags, true)
 		s.fam.rights.mu.Unlock()
 	}
 	for _, f := range dropped {
@@ -243,7 +243,7 @@ func (s *Socket) receive(ctx vfs.Context, dst mm.IOSeq, m *socket.Message, flags
 }
 
 // receiveLocked is receive under the queue's lock; withRights tells that rights.mu is held.
-func (s *Socket) receiveLocked(dst mm.IOSeq, m *socket.Message, flags int, withRights bool) (int64, []*vfs.FileDescription, error) {
+func (s *Socket) receiveLocked(dst mm.IOSeq, by *waiter.Signal, m *socket.Message, flags int, withRights bool) (int64, []*vfs.FileDescription, error) {
 	q := &s.recv
 	q.mu.Lock()
 	if q.msgs.Len() == 0 {
@@ -274,7 +274,7 @@ func (s *Socket) receiveLocked(dst mm.IOSeq, m *socket.Message, flags int, withR
 	now := q.data.Len()
 	q.mu.Unlock()
 	for i, o := range blocked {
-		o.events.Notify(waiter.WritableEvents)
+		o.events.NotifyLater(by, waiter.WritableEvents)
 		blocked[i] = nil
 	}
 	if blocked != nil {
@@ -284,7 +284,7 @@ func (s *Socket) receiveLocked(dst mm.IOSeq, m *socket.Message, flags int, withR
 	}
 	if p := s.peer.Load(); p != nil && !peek && err == nil && s.Type != unix.SOCK_DGRAM {
 		if half := int(p.SendBuf.Load()) / 2; was > half && now <= half || s.Type == unix.SOCK_SEQPACKET {
-			p.events.Notify(waiter.WritableEvents)
+			p.events.NotifyLater(by, waiter.WritableEvents)
 		}
 	}
 	return int64(n), dropped, err

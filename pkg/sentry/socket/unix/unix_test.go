@@ -113,7 +113,7 @@ func TestMessages(t *testing.T) {
 		send(a, "third")
 		b1 := make([]byte, 3)
 		var m socket.Message
-		n, err := b.RecvMsg(nil, mm.BytesSeq(b1), &m, unix.MSG_PEEK)
+		n, err := b.receive(context(), mm.BytesSeq(b1), &m, unix.MSG_PEEK)
 		if n != 3 || err != nil || m.Full != 5 || m.Flags&unix.MSG_TRUNC == 0 {
 			t.Fatal(n, err, m.Full, m.Flags)
 		}
@@ -202,7 +202,7 @@ func TestPeekOffset(t *testing.T) {
 	buf := make([]byte, 2)
 	var m socket.Message
 	for _, want := range []string{"cd", "ef"} {
-		b.RecvMsg(nil, mm.BytesSeq(buf), &m, unix.MSG_PEEK)
+		b.receive(context(), mm.BytesSeq(buf), &m, unix.MSG_PEEK)
 		if string(buf) != want {
 			t.Fatalf("%q", buf)
 		}
