@@ -12,8 +12,9 @@ func main() {
 	var o options
 	flag.StringVar(&o.runsc, "runsc", "bin/runsc", "the runtime to measure")
 	flag.StringVar(&o.runc, "runc", "runc", "the runtime to compare with")
-	flag.StringVar(&o.only, "only", "startup,memory,micro,programs", "what to measure, separated by commas; nothing to only print or write")
-	flag.StringVar(&o.rows, "rows", "", "rows of micro and programs to measure, separated by commas (default: all)")
+	flag.StringVar(&o.only, "only", "startup,memory,micro,programs", "what to measure, separated by commas, also handoff; nothing to only print or write")
+	flag.StringVar(&o.rows, "rows", "", "rows of micro and programs, or settings of handoff (one-processor), to measure, separated by commas (default: all)")
+	flag.StringVar(&o.policies, "policies", ".cache/policies", "directory for the runtimes that handoff builds")
 	flag.IntVar(&o.rounds, "rounds", 0, "rounds of each measurement (default: 50 for startup, 9 for micro, 5 for programs)")
 	flag.StringVar(&o.store, "store", ".cache/bench", "directory where results are kept")
 	flag.StringVar(&o.write, "write", "", "directory to write performance.md and performance.svg to")
@@ -25,8 +26,8 @@ func main() {
 }
 
 type options struct {
-	runsc, runc, only, rows, store, write string
-	rounds                                int
+	runsc, runc, only, rows, store, write, policies string
+	rounds                                          int
 }
 
 // parts are what can be measured, in the order of the report.
@@ -38,6 +39,7 @@ var parts = []struct {
 	{"programs", measurePrograms},
 	{"micro", measureMicro},
 	{"memory", measureMemory},
+	{"handoff", measureHandoff},
 }
 
 func bench(o *options) error {

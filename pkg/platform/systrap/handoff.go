@@ -111,6 +111,9 @@ func (t *thread) resume(running int32) {
 	} else if uint64(t.spin.service) < spinBusy/2*p.ticks {
 		spin = spinBusy * p.pauses
 	}
+	if fixedPace {
+		spin = fixedStub * p.pauses
+	}
 	cpu := cpuNumber()
 	s.spin, s.peer = spin, cpu
 	t.seq = (t.seq + 1) & seqMask
@@ -249,7 +252,9 @@ func (t *thread) spinRun(running int32, idle func()) bool {
 	if 2*running > p.cpus {
 		limit = spinBusy
 	}
-	if uint64(t.spin.run) >= uint64(limit)*p.ticks || t.cpu == s.peer || 2*r.spinners.Load() >= p.cpus {
+	if fixedPace {
+		limit = fixedSentry
+	} else if uint64(t.spin.run) >= uint64(limit)*p.ticks || t.cpu == s.peer || 2*r.spinners.Load() >= p.cpus {
 		return false
 	}
 	r.spinning()

@@ -78,7 +78,7 @@ func (r *reactor) run() {
 
 // spin scans for a while if threads have been stopping often; true if one did.
 func (r *reactor) spin() bool {
-	if uint64(r.gap) >= spinBusy*r.pace.ticks || 2*r.spinners.Load() >= r.pace.cpus {
+	if fixedPace && fixedSentry == 0 || uint64(r.gap) >= spinBusy*r.pace.ticks || 2*r.spinners.Load() >= r.pace.cpus {
 		return false
 	}
 	r.spinning()
