@@ -319,8 +319,10 @@ func (p *Paths) Remove() error {
 	return first
 }
 
+// removeTree waits as long as processes leave: thousands take the kernel a while.
 func removeTree(dir string) error {
 	const tries = 40 // with the delays below, 2 seconds: what a dying process with much memory takes
+	left := -1
 	for i := 0; ; i++ {
 		err := unix.Rmdir(dir)
 		if err == nil || err == unix.ENOENT {
@@ -339,6 +341,14 @@ func removeTree(dir string) error {
 		}
 		if i > 0 {
 			time.Sleep(min(time.Duration(i)*2*time.Millisecond, 60*time.Millisecond))
+		}
+		if i > tries/2 {
+			procs, _ := host.ReadFile(filepath.Join(dir, "cgroup.procs"))
+			n := strings.Count(string(procs), "\n")
+			if n < left {
+				i = tries / 2
+			}
+			left = n
 		}
 	}
 }

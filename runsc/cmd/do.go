@@ -11,6 +11,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"husk/pkg/log"
 	"husk/runsc/boot"
 	"husk/runsc/container"
 )
@@ -109,10 +110,44 @@ func doRun(e *env, s *specs.Spec) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	sweepKilled(e)
 	var rnd [4]byte
 	unix.Getrandom(rnd[:], 0)
+	s.Annotations = map[string]string{doAnnotation: "true"}
 	return runContainer(e, &container.Options{
 		Conf: e.conf, Log: e.log, Time: e.time, Bundle: bundle, Spec: s, Start: true,
-		ID: "do-" + strconv.Itoa(os.Getpid()) + fmt.Sprintf("-%x", rnd),
+		ID: doPrefix + strconv.Itoa(os.Getpid()) + fmt.Sprintf("-%x", rnd),
 	}, false)
+}
+
+// Containers of do are named do-PID-RANDOM after the process that owns them, and marked by an annotation.
+const (
+	doPrefix     = "do-"
+	doAnnotation = "husk.do"
+)
+
+// sweepKilled deletes the containers of commands that were killed, which nobody else would do: they are stopped, and the
+// process that the name says is gone. What cannot be deleted stays for the next time, or for delete.
+func sweepKilled(e *env) {
+	entries, _ := os.ReadDir(e.conf.Root)
+	for _, d := range entries {
+		id := d.Name()
+		rest, ok := strings.CutPrefix(id, doPrefix)
+		owner, _, dashed := strings.Cut(rest, "-")
+		pid, err := strconv.Atoi(owner)
+		if !ok || !dashed || err != nil || pid <= 0 || unix.Kill(pid, 0) != unix.ESRCH {
+			continue
+		}
+		c, err := container.Load(e.conf.Root, id, true)
+		if err != nil {
+			continue
+		}
+		// Without a state, it was killed before anything else was made.
+		if (c.Version == 0 || c.Annotations[doAnnotation] != "") && c.CurrentStatus() == container.Stopped {
+			if err := c.Delete(false, e.log); err != nil {
+				e.log.Print(log.Debug, fmt.Sprintf("delete %s: %v", id, err))
+			}
+		}
+		c.Close()
+	}
 }

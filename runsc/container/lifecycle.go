@@ -290,7 +290,8 @@ func (c *Container) Delete(force bool, l *log.Logger) error {
 
 // awaitEnd waits until both processes are gone: the gofer has nobody to serve without the sandbox.
 func (c *Container) awaitEnd() error {
-	deadline := time.Now().Add(10 * time.Second)
+	// The kernel takes its time for the thousands of processes of a fork bomb.
+	deadline := time.Now().Add(time.Minute)
 	ended := awaitExit(c.PID, c.StartTime, deadline)
 	if ended && c.GoferPID != 0 && alive(c.GoferPID, c.GoferStart) {
 		unix.Kill(c.GoferPID, unix.SIGKILL)

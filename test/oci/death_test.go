@@ -1,9 +1,12 @@
 package oci
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -105,6 +108,83 @@ func TestForegroundRunDies(t *testing.T) {
 		}
 		b.wantClean(id)
 	}
+}
+
+// TestDoDies kills `do`, whose container nobody else knows: it is stopped, can be deleted, and goes with the next `do`, which
+// leaves those of living commands and of other verbs alone.
+func TestDoDies(t *testing.T) {
+	if isRunc() {
+		t.Skip("runc has no such verb")
+	}
+	b := newBundle(t, "true")
+	b.write()
+	start := func() (id string, cmd *exec.Cmd) {
+		cmd = b.command("do", "/bin/sleep", "1000")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		prefix := fmt.Sprintf("do-%d-", cmd.Process.Pid)
+		until(t, "a container", func() bool {
+			for _, l := range strings.Fields(b.must("list", "--quiet")) {
+				if strings.HasPrefix(l, prefix) && b.status(l) == "running" {
+					id = l
+				}
+			}
+			return id != ""
+		})
+		t.Cleanup(func() { b.call("delete", "--force", id) })
+		return id, cmd
+	}
+	die := func(cmd *exec.Cmd) {
+		cmd.Process.Kill()
+		cmd.Wait()
+	}
+	first, cmd := start()
+	die(cmd)
+	b.awaitStatus(first, "stopped")
+	if out := b.must("list"); !strings.Contains(out, first) || !strings.Contains(out, "stopped") {
+		t.Errorf("list: %s", out)
+	}
+	b.must("delete", first)
+	b.wantClean(first)
+
+	second, cmd := start()
+	die(cmd)
+	b.awaitStatus(second, "stopped")
+	other := "do-" + itoa(cmd.Process.Pid) + "-0" // a name alone says nothing
+	b.must("run", "--keep", "--bundle", b.dir, other)
+	live, cmd := start()
+	b.must("do", "/bin/true")
+	if s := b.status(second); s != "" {
+		t.Errorf("what a killed do left is %s after the next", s)
+	}
+	if s := b.status(other); s != "stopped" {
+		t.Errorf("do made a stopped container of run %q", s)
+	}
+	if s := b.status(live); s != "running" {
+		t.Errorf("do made the container of another do %q", s)
+	}
+	cmd.Process.Signal(syscall.SIGTERM)
+	die(cmd)
+	b.must("delete", "--force", live)
+	b.must("delete", other)
+	for _, id := range []string{second, live, other} {
+		b.wantClean(id)
+	}
+
+	// In the midst of its start.
+	for i := range 6 {
+		cmd := b.command("do", "/bin/sleep", "1000")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(1+i) * 4 * time.Millisecond)
+		die(cmd)
+	}
+	until(t, "all swept", func() bool {
+		b.must("do", "/bin/true")
+		return strings.TrimSpace(b.must("list", "--quiet")) == ""
+	})
 }
 
 // hostProcesses lists the host's processes of a container: the tree of its pid and whatever else names its state directory.
