@@ -1,6 +1,10 @@
 package gofer
 
-import "golang.org/x/sys/unix"
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
 
 // Siblings looks up names in dir, each by itself, and appends what it found to out, in order, until one is not there or the
 // reply is full; err says why the first that is missing is. It takes up to 128 names. Handles and descriptors are the caller's.
@@ -37,7 +41,9 @@ func (c *Client) siblings(k *call, r *reader, err error, most int, out []Sibling
 func (k *call) decodeSiblings(r *reader, most int, out []Sibling) ([]Sibling, uint16) {
 	n, why := int(r.u16()), r.u16()
 	donated := 0
-	for range min(n, most) {
+	n = min(n, most)
+	out = slices.Grow(out, min(n, len(r.b)/attrSize)) // a page of the heap that is new costs more than what it holds
+	for range n {
 		if r.bad {
 			break
 		}
@@ -60,7 +66,7 @@ func (k *call) decodeSibling(r *reader, s *Sibling, donated *int) {
 		s.List = r.dirents([]Dirent{})
 	}
 	if more&withTree != 0 {
-		n := min(int(r.u8()), len(s.List)) // so that the depth is bounded: a server that lies has an end as well
+		n := min(int(r.u8()), len(s.List), len(r.b)/attrSize) // so that the depth is bounded: a server that lies has an end as well
 		s.Tree = make([]Sibling, 0, n)
 		for i := 0; i < n && !r.bad; i++ {
 			s.Tree = append(s.Tree, Sibling{})

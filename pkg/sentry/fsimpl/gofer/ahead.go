@@ -1,6 +1,7 @@
 package gofer
 
 import (
+	"slices"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -52,9 +53,8 @@ type ahead struct {
 
 // aheadEntry is an entry that has been asked for and not been looked up yet. Its handle and descriptor belong to the directory.
 type aheadEntry struct {
-	name  string
 	index int // in the listing
-	broker.Sibling
+	*broker.Sibling
 }
 
 // habit is what programs do with an attach point. The counts are between 0 and habitMax; races between updates do no harm.
@@ -111,15 +111,15 @@ func (i *inode) takeLocked(name string) (s broker.Sibling, ok bool) {
 	if a == nil {
 		return s, false
 	}
-	k := a.find(name)
+	k := a.find(i.listing, name)
 	if k < 0 && a.started != nil {
 		i.collect(a)
-		k = a.find(name)
+		k = a.find(i.listing, name)
 	}
 	if k < 0 {
 		return s, false
 	}
-	s, a.last = a.entries[k].Sibling, a.entries[k].index
+	s, a.last = *a.entries[k].Sibling, a.entries[k].index
 	a.entries = append(a.entries[:k], a.entries[k+1:]...)
 	if k > aheadGap && a.window == aheadMax {
 		// What the program has left out.
@@ -136,9 +136,9 @@ func (i *inode) takeLocked(name string) (s broker.Sibling, ok bool) {
 	return s, true
 }
 
-func (a *ahead) find(name string) int {
+func (a *ahead) find(l *listing, name string) int {
 	for k := range a.entries {
-		if a.entries[k].name == name {
+		if l.ents[a.entries[k].index].Name == name {
 			return k
 		}
 	}
@@ -174,21 +174,21 @@ func (a *ahead) next(l *listing, names []string, index []int32) ([]string, []int
 
 // collect takes the reply to the request that is under way; i.mu is held.
 func (i *inode) collect(a *ahead) {
-	var buf [aheadMax / 2]broker.Sibling
-	found, _ := a.started.Collect(buf[:0])
+	found, _ := a.started.Collect(nil)
 	a.started = nil
 	i.keep(a, found, a.starts)
 }
 
 // keep keeps what a request found ahead; i.mu is held.
 func (i *inode) keep(a *ahead, found []broker.Sibling, index []int32) {
+	a.entries = slices.Grow(a.entries, len(found))
 	for k := range found {
 		s := &found[k]
 		if k >= len(index) || i.fs.known(&s.Attr) {
 			i.fs.giveOne(s)
 			continue
 		}
-		a.entries = append(a.entries, aheadEntry{i.listing.ents[index[k]].Name, int(index[k]), *s})
+		a.entries = append(a.entries, aheadEntry{int(index[k]), s})
 	}
 	if n := len(a.entries) - 2*aheadMax; n > 0 {
 		i.fs.give(a.entries[:n])
@@ -211,14 +211,14 @@ func (i *inode) find(name string) (s broker.Sibling, ahead bool, err error) {
 		asks = a.asks
 	}
 	i.mu.Unlock()
-	var buf [aheadFirst]broker.Sibling
+	var buf [1]broker.Sibling // more go to the heap, where some of them stay
 	found, err := i.fs.client.Siblings(i.handle, list, i.fs.with(), buf[:0])
 	if len(found) == 0 {
 		return s, false, hostError(err)
 	}
 	if len(found) > 1 {
 		i.mu.Lock()
-		kept := i.ahead == a && a.asks == asks // else one of the names may be known, or have changed
+		kept := a != nil && i.ahead == a && a.asks == asks // else one of the names may be known, or have changed
 		if kept {
 			i.keep(a, found[1:], index[1:])
 		}
@@ -439,7 +439,7 @@ func (i *inode) used(count *atomic.Int32) {
 // give gives up entries that were not used.
 func (fs *filesystem) give(list []aheadEntry) {
 	for k := range list {
-		fs.giveOne(&list[k].Sibling)
+		fs.giveOne(list[k].Sibling)
 	}
 	bump(&fs.habit.looks, -int32(len(list)))
 }
