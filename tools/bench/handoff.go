@@ -40,8 +40,12 @@ func measureHandoff(w *world, o *options, _ *store) error {
 		return fmt.Errorf("gcc: %v\n%s", err, out)
 	}
 	columns := []string{systrap}
+	dir := o.policies
+	if dir == "" {
+		dir = filepath.Join(w.dir, "policies")
+	}
 	for i, p := range policies {
-		path, err := buildPolicy(o.policies, i, p.stub, p.sentry)
+		path, err := buildPolicy(dir, i, p.stub, p.sentry)
 		if err != nil {
 			return err
 		}
@@ -125,6 +129,10 @@ func buildPolicy(dir string, i, stub, sentry int) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
+	path := filepath.Join(dir, fmt.Sprintf("runsc%d", i))
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
 	source, err := filepath.Abs("pkg/platform/systrap/policy.go")
 	if err != nil {
 		return "", err
@@ -141,7 +149,6 @@ func buildPolicy(dir string, i, stub, sentry int) (string, error) {
 	if err := os.WriteFile(file+".json", overlay, 0o644); err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, fmt.Sprintf("runsc%d", i))
 	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-overlay", file+".json", "-o", path, "./runsc")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {

@@ -14,7 +14,7 @@ func main() {
 	flag.StringVar(&o.runc, "runc", "runc", "the runtime to compare with")
 	flag.StringVar(&o.only, "only", "startup,memory,micro,programs", "what to measure, separated by commas, also handoff; nothing to only print or write")
 	flag.StringVar(&o.rows, "rows", "", "rows of micro and programs, or settings of handoff (one-processor), to measure, separated by commas (default: all)")
-	flag.StringVar(&o.policies, "policies", ".cache/policies", "directory for the runtimes that handoff builds")
+	flag.StringVar(&o.policies, "policies", "", "directory for the runtimes that handoff builds; those that are there are used (default: built anew)")
 	flag.IntVar(&o.rounds, "rounds", 0, "rounds of each measurement (default: 50 for startup, 9 for micro, 5 for programs)")
 	flag.StringVar(&o.store, "store", ".cache/bench", "directory where results are kept")
 	flag.StringVar(&o.write, "write", "", "directory to write performance.md and performance.svg to")
