@@ -48,6 +48,19 @@ type AddressSpace interface {
 	Release()
 }
 
+// Deferrer is implemented by address spaces that can put changes off until a context enters, which costs less than Apply. Calls of Apply
+// and Forker.Fork make them first.
+type Deferrer interface {
+	// Defer is Apply, but for this: if no context runs in the address space, the changes may be made as late as when one is
+	// about to. What they take away may be in use until Done says that their ticket is done, and must not be given to anybody else:
+	// neither pages nor FDs. A change that turns out to be impossible then ends the process: Switch gives the reason.
+	Defer(ops []MapOp) (ticket uint64, err error)
+	// Done gives the last ticket that is done, with all before it.
+	Done() uint64
+	// Settle makes all changes. ESRCH if the process is dead.
+	Settle() error
+}
+
 // Forker is implemented by address spaces that can copy themselves faster than mm can rebuild them
 // fault by fault. The copy has the same mappings of the same files (all shared mappings).
 type Forker interface {

@@ -58,6 +58,9 @@ func (c *context) Switch(as platform.AddressSpace, regs *arch.Registers) (platfo
 			t.leave()
 			return platform.Event{}, err
 		}
+		if a.deferred.some.Load() {
+			t.bring()
+		}
 		t.resume(running)
 		// An interrupt signal that was sent before the thread was told to run had no effect.
 		if c.interrupt.Load() != 0 {
@@ -66,7 +69,7 @@ func (c *context) Switch(as platform.AddressSpace, regs *arch.Registers) (platfo
 		t.wait(running, c.idle)
 		t.leave()
 		if a.dead.Load() {
-			return platform.Event{}, errDead
+			return platform.Event{}, a.death()
 		}
 		ev, ok := t.event(regs)
 		if !ok {
@@ -340,7 +343,7 @@ func (c *context) load(t *thread, r *arch.Registers) error {
 	if set != 0 {
 		t.fs, t.gs, t.basesKnown = r.FsBase, gs, true
 		s.fsBase, s.gsBase = r.FsBase, gs
-		atomic.StoreUint32(&s.setBase, set)
+		atomic.StoreUint32(&s.before, set)
 	}
 	plain := flags&(flagTF|flagRF) == 0 && cs == arch.UserCS && r.Rip < maxUser
 	if t.live {
@@ -463,7 +466,7 @@ func (t *thread) offset(addr, n, align uint64) (off uint64, ok bool) {
 // is how it stops, after it changed the gs base, it overwrites its own memory.
 func (t *thread) bases(r *arch.Registers) {
 	s := t.slot
-	if s.setBase != 0 {
+	if s.before != 0 {
 		t.basesKnown = false // stopped again before it got that far
 		return
 	}

@@ -23,6 +23,10 @@
 // over the batch's number and result, which the application cannot forge. Threads and processes that it clones
 // either are memory threads again or lose all registers before they run anything else.
 //
+// Changes of an address space in which nothing runs wait until a context enters (defer.go): its thread has the memory thread execute them
+// and waits for that, on its own processor. As it may be hostile and not wait, what the changes take away is in use
+// until the answer is there.
+//
 // Every other thread runs application code and the handler (stub_amd64.s). Application code may jump to any
 // instruction of the stub and write all of its writable pages: the handler therefore protects nothing but the
 // application from itself, and the sentry treats everything it reads from the slots as hostile.

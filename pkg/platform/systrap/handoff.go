@@ -82,11 +82,13 @@ func (a *average) add(ticks, limit uint64) {
 // enter counts the thread as running, and tells Interrupt and freeze that it will be. The count is a full barrier.
 func (t *thread) enter() (running int32) {
 	store(&t.inside, 1)
+	t.as.deferred.active.Add(1)
 	return t.as.p.pace.running.Add(1)
 }
 
 func (t *thread) leave() {
 	store(&t.inside, 0)
+	t.as.deferred.active.Add(-1)
 	t.as.p.pace.running.Add(-1)
 }
 

@@ -109,6 +109,8 @@ func (x *tracer) step() (rip uint64, err error) {
 // stepped is the program of one site under the tracer.
 type stepped struct {
 	*guest
+	defers     bool   // each system call puts off a change
+	ticket     uint64 // of the last one
 	incAt      uint64 // offset of the instruction that counts the rounds
 	behind     uint64
 	boundaries map[uint64]bool
@@ -139,6 +141,16 @@ func (s *stepped) check(ev platform.Event) error {
 			return fmt.Errorf("call %d: %+v", s.calls, r)
 		}
 		r.Rax = 7
+		if s.defers {
+			d := s.as.(platform.Deferrer)
+			if done := d.Done(); done < s.ticket {
+				return fmt.Errorf("call %d came before the change %d, after %d", s.calls, s.ticket, done)
+			}
+			var err error
+			if s.ticket, err = d.Defer([]platform.MapOp{s.page(int(s.calls&1), s.calls)}); err != nil {
+				return err
+			}
+		}
 	case platform.EventInterrupt:
 		want := s.calls + 1
 		if off >= s.behind && off <= s.incAt {
@@ -175,27 +187,28 @@ func (s *stepped) loop() {
 }
 
 // TestInterruptAt interrupts the program at each single instruction of its way into the sentry and back: that of a
-// replaced system call, and that of one which traps.
+// replaced system call, the same with a change of memory on the way back, and that of one which traps.
 func TestInterruptAt(t *testing.T) {
 	p := newPlatform(t)
 	incAt := map[string]uint64{"moved": 7, "long": 9, "load": 7, "tail": 11}
 	boundaries := map[string][]uint64{"moved": {0, 5, 7, 10}, "long": {0, 7, 9, 12}, "load": {0, 5, 7, 10}, "tail": {0, 2, 8, 11, 14}}
-	for _, patched := range []bool{true, false} {
+	for _, c := range []struct {
+		name            string
+		patched, defers bool
+	}{{"patched", true, false}, {"deferred", true, true}, {"trap", false, false}} {
 		for _, site := range sites {
-			name := "patched-"
-			if !patched {
-				if name = "trap-"; site.name != "tail" { // the way is the same for all
-					continue
-				}
+			if (!c.patched || c.defers) && site.name != "tail" { // the way is the same for all
+				continue
 			}
-			t.Run(name+site.name, func(t *testing.T) {
+			t.Run(c.name+"-"+site.name, func(t *testing.T) {
 				s := &stepped{guest: newGuest(t, p, site.code), incAt: incAt[site.name], behind: site.behind,
 					boundaries: make(map[uint64]bool), err: make(chan error, 1)}
 				for _, off := range boundaries[site.name] {
 					s.boundaries[off] = true
 				}
 				s.regs.Rsp -= 64
-				s.start(t, patched)
+				s.start(t, c.patched)
+				s.defers = c.defers
 				at := s.interruptAll(t)
 				t.Logf("interrupted at %d places of the way", at)
 				if at < 30 {

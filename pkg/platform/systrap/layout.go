@@ -65,20 +65,21 @@ const (
 	sigSaved   = 100 // modeSave is done, or the thread never ran
 )
 
-// Bits of slot.setBase: which segment bases to load before going back.
+// Bits of slot.before: what to do before going back.
 const (
-	setFs = 1
-	setGs = 2
+	setFs      = 1 // load the segment base
+	setGs      = 2
+	awaitBatch = 4 // have the memory thread execute its batch
 )
 
 // slot is the shared page of one stub thread, followed by its signal stack. Hostile memory. What one side
 // writes lies in the cache line of the word that the other side polls, so that it comes along, or in lines that
 // the other side only reads.
 type slot struct {
-	// Written by the sentry; the thread clears setBase.
+	// Written by the sentry; the thread clears before.
 	goSeq   uint32
 	mode    uint32
-	setBase uint32
+	before  uint32
 	spin    uint32 // how often to look at goSeq before sleeping; 0 also ends a spin
 	peer    uint32 // where the sentry's thread was; never spin there
 	ownWord uint32 // what the thread sleeps on if hints has no word for it

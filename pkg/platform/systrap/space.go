@@ -32,6 +32,9 @@ type addressSpace struct {
 	idle     []*thread // those without a context; mu
 	more     []uint32  // further chunks of slots; mu
 	buf      []op      // for Apply; mu
+	deferred deferred  // mu
+
+	failure atomic.Pointer[error] // why the sentry killed the process, if the application is not to blame
 
 	patches  atomic.Pointer[patchSet]      // set under mu
 	code     atomic.Pointer[platform.Text] // what Patch was called with last
@@ -95,23 +98,30 @@ const noCPU = ^uint32(0)
 func (a *addressSpace) post(ops []op) { a.postAs(a.p.seq.Add(1), ops) }
 
 func (a *addressSpace) postAs(seq uint64, ops []op) {
-	copy(a.ring.ops[:], ops)
-	a.ring.n = uint32(len(ops))
-	a.seq = seq
-	atomic.StoreUint32(&a.done.state, donePending)
-	atomic.StoreUint64(&a.ring.seq, a.seq)
+	a.prepare(seq, ops)
 	if atomic.LoadUint32(&a.done.sleeping) != 0 {
 		a.bringMemory()
 		a.wakeMemory()
 	}
 }
 
+// prepare is postAs for a memory thread that somebody else wakes.
+func (a *addressSpace) prepare(seq uint64, ops []op) {
+	copy(a.ring.ops[:], ops)
+	a.ring.n = uint32(len(ops))
+	a.seq = seq
+	atomic.StoreUint32(&a.done.state, donePending)
+	atomic.StoreUint64(&a.ring.seq, a.seq)
+}
+
 func (a *addressSpace) wakeMemory() { futexWake((*uint32)(unsafe.Pointer(&a.ring.seq))) }
 
 // bringMemory moves the memory thread to the processor that the caller is on. Handing over to it then is two switches
 // of threads, about 3 us, where waking another processor that idles costs 50 us, twice.
-func (a *addressSpace) bringMemory() {
-	if cpu := cpuNumber(); cpu != a.cpu && a.pid != 0 {
+func (a *addressSpace) bringMemory() { a.placeMemory(cpuNumber()) }
+
+func (a *addressSpace) placeMemory(cpu uint32) {
+	if cpu != a.cpu && a.pid != 0 {
 		var set unix.CPUSet
 		set.Set(int(cpu))
 		if unix.SchedSetaffinity(a.pid, &set) == nil {
@@ -166,10 +176,13 @@ func (a *addressSpace) await() (int64, error) {
 	}
 }
 
-// run executes a batch of at most ringOps calls and waits for it.
+// run executes a batch of at most ringOps calls, after what has been put off, and waits for it.
 func (a *addressSpace) run(ops []op) (int64, error) {
 	if a.dead.Load() {
 		return 0, errDead
+	}
+	if err := a.settle(); err != nil {
+		return 0, err
 	}
 	a.post(ops)
 	r, err := a.await()
@@ -186,7 +199,7 @@ func (a *addressSpace) Apply(ops []platform.MapOp) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.start() != nil {
+	if a.start() != nil || a.settle() != nil {
 		return unix.ESRCH
 	}
 	return a.apply(ops)
@@ -293,7 +306,7 @@ func (a *addressSpace) fork(own, changes []platform.MapOp) (*addressSpace, error
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.start() != nil || a.dead.Load() {
+	if a.start() != nil || a.dead.Load() || a.settle() != nil {
 		t.freeWord()
 		p.mem.release(chunk, 1, chunkSpace)
 		return nil, unix.ESRCH

@@ -160,7 +160,7 @@ awoken:
 	MOVL $0, slot_sleeping(BX)
 
 resume:
-	MOVL slot_setBase(BX), R12
+	MOVL slot_before(BX), R12
 	TESTL R12, R12
 	JNE  bases
 
@@ -188,6 +188,33 @@ save:
 	JMP  publish
 
 bases:
+	TESTL $const_awaitBatch, R12
+	JEQ  fsbase
+	MOVQ $const_doneAddr, R14
+	CMPL done_sleeping(R14), $0
+	JEQ  awaitbatch
+	MOVQ $const_ringAddr, DI
+	MOVL $FUTEX_WAKE, SI
+	MOVL $FUTEX_ALL, DX
+	MOVL $SYS_FUTEX, AX
+	SYSCALL
+
+	// The memory thread runs on this processor, so that spinning would only keep it from running.
+awaitbatch:
+	MOVL $const_donePending, AX
+	MOVL $const_doneWaiter, DX
+	LOCK
+	CMPXCHGL DX, done_state(R14)
+	CMPL done_state(R14), $const_doneReady
+	JEQ  fsbase
+	LEAQ done_state(R14), DI
+	MOVL $FUTEX_WAIT, SI
+	XORL R10, R10
+	MOVL $SYS_FUTEX, AX
+	SYSCALL
+	JMP  awaitbatch
+
+fsbase:
 	TESTL $const_setFs, R12
 	JEQ  gsbase
 	MOVL $ARCH_SET_FS, DI
@@ -204,7 +231,7 @@ gsbase:
 	SYSCALL
 
 basesdone:
-	MOVL $0, slot_setBase(BX)
+	MOVL $0, slot_before(BX)
 	JMP  based
 
 	// Without the kernel: extended state, flags and registers from the frame at SP, then jump to rip,
@@ -475,7 +502,7 @@ complete:
 	JNE  memory
 	LEAQ done_state(R9), DI
 	MOVL $FUTEX_WAKE, SI
-	MOVL $1, DX
+	MOVL $FUTEX_ALL, DX // of the sentry, and those that enter
 	MOVL $SYS_FUTEX, AX
 	SYSCALL
 	JMP  memory

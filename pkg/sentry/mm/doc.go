@@ -7,6 +7,9 @@
 // maps it. Anonymous mappings get large sparse extents of the memory file at their first fault, so that
 // the host kernel resolves first touches, and the sentry sees one event for a region.
 //
+// Changes of the pages are collected and given to the platform at once (flush.go). It may put them off until the application
+// runs on; until it says that they are made, the pages that they take away stay allocated.
+//
 // Fork shares pages until they are written, but for those that either side wrote soon after the last fork (fork.go): they are
 // copied at once, and the parent's stay writable.
 //

@@ -15,7 +15,7 @@ import (
 
 // fakePlatform keeps page tables instead of running anything.
 type fakePlatform struct {
-	fork bool // address spaces implement platform.Forker
+	fork bool // address spaces are forkingAS
 }
 
 type fakePage struct {
@@ -29,8 +29,11 @@ type fakeAS struct {
 	pages   map[uint64]fakePage
 	applies int
 	dead    bool
+	queue   []platform.MapOp // put off
+	posts   uint64           // times that the queue was executed
 }
 
+// forkingAS implements platform.Forker and platform.Deferrer.
 type forkingAS struct{ *fakeAS }
 
 func (p *fakePlatform) NewAddressSpace() (platform.AddressSpace, error) {
@@ -50,8 +53,43 @@ func (p *fakePlatform) VDSO() (base, size, ehdr uint64) {
 func (p *fakePlatform) Release() {}
 
 func (a *fakeAS) Apply(ops []platform.MapOp) error {
+	a.enter()
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.apply(ops)
+	return nil
+}
+
+// enter is what happens when a context enters the address space.
+func (a *fakeAS) enter() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.queue) > 0 {
+		a.apply(a.queue)
+		a.queue = a.queue[:0]
+		a.posts++
+	}
+}
+
+func (a forkingAS) Defer(ops []platform.MapOp) (uint64, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.queue = append(a.queue, ops...)
+	return a.posts + 1, nil
+}
+
+func (a forkingAS) Done() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.posts
+}
+
+func (a forkingAS) Settle() error {
+	a.enter()
+	return nil
+}
+
+func (a *fakeAS) apply(ops []platform.MapOp) {
 	a.applies++
 	if a.dead {
 		panic("used after release")
@@ -84,7 +122,6 @@ func (a *fakeAS) Apply(ops []platform.MapOp) error {
 			}
 		}
 	}
-	return nil
 }
 
 func (a *fakeAS) Release() { a.dead = true }
@@ -112,10 +149,9 @@ func (c cpu) as() *fakeAS {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	if f, ok := as.(forkingAS); ok {
-		return f.fakeAS
-	}
-	return as.(*fakeAS)
+	f := c.unwrap(as)
+	f.enter()
+	return f
 }
 
 // page gives the page at addr for an access, after faults if needed.
@@ -131,6 +167,7 @@ func (c cpu) page(addr uint64, access platform.Perms) (fakePage, error) {
 		if err := c.m.HandleFault(addr, access); err != nil {
 			return fakePage{}, err
 		}
+		as.enter()
 	}
 	c.t.Fatalf("faults at %#x (%v) without end", addr, access)
 	return fakePage{}, nil
@@ -257,6 +294,7 @@ func checkInvariants(t testing.TB, m *MemoryManager) {
 		return
 	}
 	as := cpu{t, nil}.unwrap(m.as)
+	as.enter()
 	as.mu.Lock()
 	defer as.mu.Unlock()
 	for a, pg := range as.pages {

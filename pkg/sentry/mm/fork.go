@@ -206,7 +206,7 @@ func (m *MemoryManager) destroy() {
 		m.dropRef(m.pages.At(p))
 	}
 	m.pages.Clear()
-	m.flush()
+	m.flushNow()
 	m.pagesMu.Unlock()
 	for p := m.vmas.First(); m.vmas.Valid(p); p = m.vmas.Next(p) {
 		s := m.vmas.At(p)
@@ -240,7 +240,7 @@ func (m *MemoryManager) invalidate(f Mappable, off, length uint64, private bool)
 		}
 		m.dropFilePages(start, end, private)
 	}
-	m.flush()
+	m.flushNow()
 }
 
 // dropFilePages forgets the pages of a file in [start, end), and private copies too if asked to. pagesMu is held.

@@ -46,6 +46,10 @@ type MemoryManager struct {
 	as      platform.AddressSpace // nil until needed
 	ops     []platform.MapOp      // changes of as that are being collected; empty when pagesMu is free
 	drops   []memfile.Range       // references to drop after ops have been applied; empty when pagesMu is free
+	ticket  uint64                // of the last changes that as may have put off
+	held    []held                // by ascending tickets
+	// heldBytes is their length.
+	heldBytes uint64
 
 	forks   uint64        // calls of Fork; mu
 	broken  *brokenRanges // nil before the first fork; mu

@@ -114,31 +114,6 @@ func (m *MemoryManager) pushMap(s *pageSeg, start, end uint64, populate bool) {
 		Offset: s.Val.off + start - s.Start, Populate: populate})
 }
 
-// flush applies the collected changes, and drops the references that the platform cannot use any more.
-func (m *MemoryManager) flush() (err error) {
-	if len(m.ops) > 0 {
-		err = m.as.Apply(m.ops)
-		m.ops = m.ops[:0]
-	}
-	for _, r := range m.drops {
-		m.file.DecRef(r)
-	}
-	m.drops = m.drops[:0]
-	return err
-}
-
-// dropRef drops the references on the run s when the changes so far have been applied.
-func (m *MemoryManager) dropRef(s *pageSeg) {
-	if s.Val.fd != MemoryFile {
-		return
-	}
-	if n := len(m.drops); n > 0 && m.drops[n-1].End() == s.Val.off {
-		m.drops[n-1].Len += s.Len()
-		return
-	}
-	m.drops = append(m.drops, memfile.Range{Off: s.Val.off, Len: s.Len()})
-}
-
 // dropPages forgets the pages in [start, end).
 func (m *MemoryManager) dropPages(start, end uint64) {
 	first, last := end, start

@@ -93,12 +93,18 @@ func (m *MemoryManager) account(v *vma, n uint64) {
 	}
 }
 
-// lock and unlock hold mu for changes of the mappings; unlock drops references to files, which may close them.
+// lock and unlock hold mu for changes of the mappings; unlock drops references to files, which may close them: no change that
+// has been put off may name their descriptors.
 func (m *MemoryManager) lock() { m.mu.Lock() }
 
 func (m *MemoryManager) unlock() {
 	dead := m.dead
 	m.dead = nil
+	if len(dead) > 0 {
+		m.pagesMu.Lock()
+		m.settle()
+		m.pagesMu.Unlock()
+	}
 	m.mu.Unlock()
 	for _, f := range dead {
 		f.DecRef()

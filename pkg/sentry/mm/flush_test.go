@@ -1,0 +1,99 @@
+package mm
+
+import (
+	"testing"
+
+	"husk/pkg/platform"
+)
+
+// TestHeld: what a change takes away that the platform has put off is not free before the change is made.
+func TestHeld(t *testing.T) {
+	m := newMM(t, true)
+	c := cpu{t, m}
+	used := func() uint64 { return m.file.Allocated() }
+	anon := func(n uint64) uint64 {
+		a := mustMap(t, m, MMapOpts{Length: n, Perms: platform.ReadWrite, Populate: true})
+		if err := c.store(a, 1); err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	unmap := func(a, n uint64) {
+		if err := m.Munmap(a, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := used()
+	a := anon(8 << 12)
+	with := used()
+	unmap(a, 8<<12)
+	if used() != with || m.heldBytes != 8<<12 {
+		t.Fatalf("the unmapped pages are free before the platform unmapped them: %d of %d, %d held", used(), with, m.heldBytes)
+	}
+	c.as() // the application runs on
+	a = anon(1 << 12)
+	unmap(a, 1<<12)
+	if m.heldBytes != 1<<12 {
+		t.Fatalf("%d bytes held, want a page", m.heldBytes)
+	}
+
+	// Much is not held, and nothing that others wait for.
+	a = anon(heldMax + 4096)
+	unmap(a, heldMax+4096)
+	if used() != before || m.heldBytes != 0 {
+		t.Fatalf("%d bytes held, %d in use, want %d", m.heldBytes, used(), before)
+	}
+	a = anon(4 << 12)
+	unmap(a, 4<<12)
+	m.pagesMu.Lock()
+	m.flushNow()
+	m.pagesMu.Unlock()
+	if used() != before {
+		t.Fatalf("%d in use, want %d", used(), before)
+	}
+	checkInvariants(t, m)
+}
+
+// orderedFile notes what the platform had put off when the last mapping let go of the file.
+type orderedFile struct {
+	*hostFile
+	as     *fakeAS
+	queued int
+}
+
+func (f *orderedFile) DecRef() {
+	f.hostFile.DecRef()
+	f.queued = len(f.as.queue)
+}
+
+// TestHeldFile: a file is not closed while a change names its descriptor.
+func TestHeldFile(t *testing.T) {
+	m := newMM(t, true)
+	c := cpu{t, m}
+	f := &orderedFile{hostFile: newHostFile(t, 4<<12), as: c.as(), queued: -1}
+	a := mustMap(t, m, MMapOpts{Length: 4 << 12, Perms: platform.Read, Mappable: f, File: f, Shared: true})
+	if err := m.HandleFault(a, platform.Read); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.as.queue) == 0 {
+		t.Fatal("the map was not put off")
+	}
+	if err := m.Munmap(a, 4<<12); err != nil {
+		t.Fatal(err)
+	}
+	if f.refs != 0 || f.queued != 0 {
+		t.Fatalf("%d references, %d changes put off when the file was let go", f.refs, f.queued)
+	}
+
+	// A truncation takes pages from all processes at once.
+	a = mustMap(t, m, MMapOpts{Length: 4 << 12, Perms: platform.Read, Mappable: f, File: f, Shared: true})
+	if _, err := c.load(a); err != nil {
+		t.Fatal(err)
+	}
+	f.set.Invalidate(f, 0, 0, true)
+	f.as.mu.Lock()
+	defer f.as.mu.Unlock()
+	if len(f.as.queue) != 0 || len(f.as.pages) != 0 {
+		t.Fatalf("%d changes put off, %d pages left", len(f.as.queue), len(f.as.pages))
+	}
+}
