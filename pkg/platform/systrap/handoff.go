@@ -20,7 +20,8 @@ import (
 const (
 	spinServiceMax = 50
 	spinBlockMax   = 100
-	spinRunMax     = 200
+	spinRunMax     = 200 // where the mean is below that
+	spinRunOften   = 50  // where a share is
 	spinBusy       = 20
 	// spinPiece is how long a goroutine spins before it lets others run. A system call right behind another takes less.
 	spinPiece = 5
@@ -66,9 +67,36 @@ func (p *pace) calibrate() {
 type spinState struct {
 	resumed uint64  // when it was told to go last
 	run     average // of stretches of application code
-	service average // of the sentry's answers, without
+	runs    odds    // of them, within spinRunOften
+	service odds    // of the sentry's answers, within spinServiceMax, without
 	block   average // those for which it blocked the thread
 }
+
+// odds are how often a time is within a limit, and within spinBusy. A mean would not tell: one service of a millisecond makes
+// many short ones look long.
+type odds struct{ short, brief share }
+
+func (o *odds) add(ticks, limit uint64, p *pace) {
+	o.short.add(ticks < limit*p.ticks)
+	o.brief.add(ticks < spinBusy*p.ticks)
+}
+
+// share is a moving average of how often a time was not within the limit, in 1024ths; each new value has the weight of an eighth.
+type share uint32
+
+func (s *share) add(hit bool) {
+	*s -= *s / 8
+	if !hit {
+		*s += 1024 / 8
+	}
+}
+
+// pays tells whether it pays to spin for about as long as a wake-up takes: a quarter of hits makes up for the misses, as
+// a miss costs the spinning, but a hit saves the wake-up on both sides, and two switches.
+func (s share) pays() bool { return s <= 768 }
+
+// usual is pays where others could use the processor meanwhile.
+func (s share) usual() bool { return s <= 384 }
 
 // average is a moving average; each new value has the weight of a quarter.
 type average uint64
@@ -102,15 +130,15 @@ func (t *thread) resume(running int32) {
 		t.blocked = false
 		t.spin.block.add(now-s.tsc, spinBlockMax*p.ticks)
 	} else {
-		t.spin.service.add(now-s.tsc, spinServiceMax*p.ticks)
+		t.spin.service.add(now-s.tsc, spinServiceMax, p)
 	}
 	t.spin.resumed = now
 	spin := uint32(0)
 	if running <= p.cpus {
-		if uint64(t.spin.service) < spinServiceMax*p.ticks {
+		if t.spin.service.short.pays() {
 			spin = spinBlockMax * p.pauses
 		}
-	} else if uint64(t.spin.service) < spinBusy/2*p.ticks {
+	} else if t.spin.service.brief.usual() {
 		spin = spinBusy * p.pauses
 	}
 	if fixedPace {
@@ -221,7 +249,9 @@ func (t *thread) wait(running int32, idle func()) {
 	}
 	t.cpu = t.slot.cpu
 	if !t.woken {
-		t.spin.run.add(t.slot.tsc-t.spin.resumed, spinRunMax*p.pace.ticks)
+		run := t.slot.tsc - t.spin.resumed
+		t.spin.run.add(run, spinRunMax*p.pace.ticks)
+		t.spin.runs.add(run, spinRunOften, &p.pace)
 	}
 }
 
@@ -242,6 +272,21 @@ func (w *patience) over(p *pace, n uint64) bool {
 	return w.spent > n*uint64(p.patience)*poll
 }
 
+// patience is how many microseconds to spin for the end of a stretch of application code.
+func (s *spinState) patience(p *pace, busy bool) int {
+	switch {
+	case busy && s.runs.brief.usual():
+		return spinBusy
+	case busy:
+		return 0
+	case uint64(s.run) < spinRunMax*p.ticks:
+		return spinRunMax
+	case s.runs.short.pays():
+		return spinRunOften
+	}
+	return 0
+}
+
 // spinRun spins for the thread if that seems worth while; true if it stopped. At most half of the
 // processors are for the sentry's spinning.
 func (t *thread) spinRun(running int32, idle func()) bool {
@@ -250,13 +295,10 @@ func (t *thread) spinRun(running int32, idle func()) bool {
 	if t.stopped() {
 		return true
 	}
-	limit := spinRunMax
-	if 2*running > p.cpus {
-		limit = spinBusy
-	}
+	limit := t.spin.patience(p, 2*running > p.cpus)
 	if fixedPace {
 		limit = fixedSentry
-	} else if uint64(t.spin.run) >= uint64(limit)*p.ticks || t.cpu == s.peer || 2*r.spinners.Load() >= p.cpus {
+	} else if limit == 0 || t.cpu == s.peer || 2*r.spinners.Load() >= p.cpus {
 		return false
 	}
 	r.spinning()
@@ -269,7 +311,7 @@ func (t *thread) spinRun(running int32, idle func()) bool {
 		if left == limit-3*spinPiece {
 			t.insist()
 		}
-		if left == limit-spinIdle && idle != nil {
+		if left == limit-spinIdle && idle != nil { // a shorter spin ends before
 			idle()
 		}
 		if r.count.Load() != 0 {

@@ -1,0 +1,49 @@
+package systrap
+
+import "testing"
+
+// Three long times of four must not end the spinning, as they would by a mean, unless others need the processor; no short one must.
+func TestOdds(t *testing.T) {
+	p := &pace{ticks: 1000}
+	var o odds
+	if !o.short.pays() || !o.brief.usual() {
+		t.Fatal("a new thread does not spin")
+	}
+	for i := range 400 {
+		us := uint64(5)
+		if i%4 != 0 {
+			us = 100000
+		}
+		o.add(us*p.ticks, spinServiceMax, p)
+		if i > 50 && i%4 == 0 && (!o.short.pays() || o.brief.usual()) {
+			t.Fatalf("%d: %v", i, o)
+		}
+	}
+	for range 50 {
+		o.add((spinBusy+1)*p.ticks, spinServiceMax, p)
+	}
+	if !o.short.pays() || o.brief.usual() {
+		t.Fatal("limits", o)
+	}
+	for range 50 {
+		o.add(^uint64(0), spinServiceMax, p)
+	}
+	if o.short.pays() {
+		t.Fatal("spins for what never came in time", o)
+	}
+	for range 4 {
+		o.add(0, spinServiceMax, p)
+	}
+	if !o.short.pays() {
+		t.Fatal("a few hits do not bring it back", o)
+	}
+	var s spinState
+	s.run = average(4 * spinRunMax * p.ticks)
+	if got := s.patience(p, false); got != spinRunOften {
+		t.Fatal(got)
+	}
+	s.runs.short = 1024
+	if got := s.patience(p, false); got != 0 {
+		t.Fatal(got)
+	}
+}
