@@ -196,3 +196,43 @@ func testFork(e *env) {
 	spin.Interrupt()
 	e.await(ch)
 }
+
+// testForkChanges: what own changes is so in both, and the changes of the copy are in the copy only, however many there are.
+func testForkChanges(e *env) {
+	const n = 300
+	s, c, r := e.newSpace(cat(iLoad, iSyscall)...), e.newContext(), start()
+	f, ok := s.AddressSpace.(platform.Forker)
+	if !ok {
+		e.Skip("no Forker")
+	}
+	off := e.alloc(n)
+	var own, changes []platform.MapOp
+	for i := range uint64(n) {
+		copy(e.mem[off+i*arch.PageSize:], le64(i))
+		op := platform.MapOp{Op: platform.OpMap, Perms: platform.Read, FD: e.fd, Addr: noAddr + i*2*arch.PageSize, Length: arch.PageSize,
+			Offset: off + i*arch.PageSize}
+		own = append(own, op)
+		op.Offset = off + (n-1-i)*arch.PageSize
+		changes = append(changes, op)
+	}
+	copy(s.data, le64(7))
+	e.wantSyscall(e.run(c, s, r), r, 7)
+	for _, k := range []int{n, 50, 0} {
+		child, err := f.Fork(own[:k], changes[:k])
+		e.must(err)
+		for i := range uint64(k) {
+			r = start()
+			r.Rdi = own[i].Addr
+			e.wantSyscall(e.run(c, s, r), r, i)
+			cc := e.p.NewContext()
+			r = start()
+			r.Rdi = own[i].Addr
+			e.wantSyscall(e.run(cc, child, r), r, n-1-i)
+			cc.Release()
+		}
+		child.Release()
+	}
+	if _, err := f.Fork(nil, []platform.MapOp{{Op: platform.OpUnmap, Addr: 1, Length: arch.PageSize}}); err == nil {
+		e.Error("no error for an invalid change")
+	}
+}

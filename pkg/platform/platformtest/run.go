@@ -61,6 +61,7 @@ func Run(t *testing.T, cfg Config) {
 		{"SwitchAfterRelease", testSwitchAfterRelease},
 		{"VDSO", testVDSO},
 		{"Fork", testFork},
+		{"ForkChanges", testForkChanges},
 		{"Crowd", func(e *env) { testCrowd(e, cfg.Contexts) }},
 		{"Killed", func(e *env) { testKilled(e, cfg.Stub) }},
 		{"KilledAnytime", func(e *env) { testKilledAnytime(e, cfg.Stub) }},
