@@ -146,6 +146,8 @@ type Lingerer interface {
 	// OnIdle makes Switch call f, on its goroutine, some microseconds after the thread began to run on, and before it lets
 	// the goroutine sleep, unless the thread stops before.
 	OnIdle(f func())
+	// Crowded tells whether another context that began to run now would need the processor of this one, or of the sentry.
+	Crowded() bool
 }
 
 // Platform makes address spaces and contexts.

@@ -27,6 +27,12 @@ type context struct {
 // OnIdle implements platform.Lingerer.
 func (c *context) OnIdle(f func()) { c.idle = f }
 
+// Crowded implements platform.Lingerer. A context in application code and the goroutine that spins for it need two processors.
+func (c *context) Crowded() bool {
+	p := &c.p.pace
+	return 2*(p.running.Load()+1) >= p.cpus
+}
+
 // Switch implements platform.Context.
 func (c *context) Switch(as platform.AddressSpace, regs *arch.Registers) (platform.Event, error) {
 	a := as.(*addressSpace)

@@ -53,7 +53,8 @@ type Task struct {
 	wake  waiter.Signal // tokens for whatever the task waits for, interrupts and its timer included
 	timer *time.Timer   // puts a token into wake; made at first use
 	// late is when the first of the tokens was due that wake has put off, in clock.Ticks; own goroutine.
-	late int64
+	late   int64
+	linger platform.Lingerer // ctx, if it is one; own goroutine
 
 	// Identity.
 	group *ThreadGroup // immutable but for exec by a non-leader, where it stays the same
