@@ -63,6 +63,9 @@ func (t *Task) block(ch <-chan struct{}, deadline int64, stop uint32) error {
 	t.acct.beginBlock()
 	t.ctx.Blocked()
 	t.wake.Flush() // when there is a processor and a stub thread for who is woken
+	if m := t.mm.Load(); m != nil {
+		m.Rest()
+	}
 	own := (<-chan struct{})(t.wake.C)
 	if ch == own {
 		if t.work.Load()&stop != 0 {

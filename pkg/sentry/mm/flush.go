@@ -31,10 +31,10 @@ func (m *MemoryManager) flush() (err error) {
 	}
 	for _, r := range m.drops {
 		m.held = append(m.held, held{r, m.ticket})
-		m.heldBytes += r.Len
+		m.heldBytes.Add(r.Len)
 	}
 	m.drops = m.drops[:0]
-	if m.dropHeld(d.Done()); m.heldBytes > heldMax {
+	if m.dropHeld(d.Done()); m.heldBytes.Load() > heldMax {
 		m.settle()
 	}
 	return err
@@ -63,12 +63,24 @@ func (m *MemoryManager) settle() {
 	m.dropHeld(^uint64(0))
 }
 
+// Rest is for a process that is going to do nothing for a while: it keeps no memory that it has given up.
+func (m *MemoryManager) Rest() {
+	if m.heldBytes.Load() == 0 {
+		return
+	}
+	m.pagesMu.Lock()
+	defer m.pagesMu.Unlock()
+	if d, ok := m.as.(platform.Deferrer); ok {
+		m.dropHeld(d.Done())
+	}
+}
+
 // dropHeld drops the references that were held for changes up to a ticket.
 func (m *MemoryManager) dropHeld(done uint64) {
 	n := 0
 	for n < len(m.held) && m.held[n].ticket <= done {
 		m.file.DecRef(m.held[n].r)
-		m.heldBytes -= m.held[n].r.Len
+		m.heldBytes.Add(-m.held[n].r.Len)
 		n++
 	}
 	m.held = m.held[:copy(m.held, m.held[n:])]

@@ -27,21 +27,31 @@ func TestHeld(t *testing.T) {
 	a := anon(8 << 12)
 	with := used()
 	unmap(a, 8<<12)
-	if used() != with || m.heldBytes != 8<<12 {
-		t.Fatalf("the unmapped pages are free before the platform unmapped them: %d of %d, %d held", used(), with, m.heldBytes)
+	if used() != with || m.heldBytes.Load() != 8<<12 {
+		t.Fatalf("the unmapped pages are free before the platform unmapped them: %d of %d, %d held", used(), with, m.heldBytes.Load())
 	}
 	c.as() // the application runs on
 	a = anon(1 << 12)
 	unmap(a, 1<<12)
-	if m.heldBytes != 1<<12 {
-		t.Fatalf("%d bytes held, want a page", m.heldBytes)
+	if m.heldBytes.Load() != 1<<12 {
+		t.Fatalf("%d bytes held, want a page", m.heldBytes.Load())
+	}
+
+	m.Rest() // not yet
+	if m.heldBytes.Load() != 1<<12 {
+		t.Fatal("dropped before the change was made")
+	}
+	c.as()
+	m.Rest()
+	if used() != before || m.heldBytes.Load() != 0 {
+		t.Fatalf("%d bytes held by a process that rests, %d in use, want %d", m.heldBytes.Load(), used(), before)
 	}
 
 	// Much is not held, and nothing that others wait for.
 	a = anon(heldMax + 4096)
 	unmap(a, heldMax+4096)
-	if used() != before || m.heldBytes != 0 {
-		t.Fatalf("%d bytes held, %d in use, want %d", m.heldBytes, used(), before)
+	if used() != before || m.heldBytes.Load() != 0 {
+		t.Fatalf("%d bytes held, %d in use, want %d", m.heldBytes.Load(), used(), before)
 	}
 	a = anon(4 << 12)
 	unmap(a, 4<<12)

@@ -48,8 +48,8 @@ type MemoryManager struct {
 	drops   []memfile.Range       // references to drop after ops have been applied; empty when pagesMu is free
 	ticket  uint64                // of the last changes that as may have put off
 	held    []held                // by ascending tickets
-	// heldBytes is their length.
-	heldBytes uint64
+	// heldBytes is their length; changed with pagesMu held.
+	heldBytes atomic.Uint64
 
 	forks   uint64        // calls of Fork; mu
 	broken  *brokenRanges // nil before the first fork; mu
