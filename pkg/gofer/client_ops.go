@@ -95,8 +95,18 @@ func (c *Client) SetAttr(h Handle, set *SetAttr, a *Attr) error {
 // Open returns a host descriptor of h, opened with flags out of OpenFlags. Directories (EISDIR) and
 // links (ELOOP) have none, nor has what policy refuses (EPERM). FIFOs and devices are opened with O_NONBLOCK.
 func (c *Client) Open(h Handle, flags uint32) (fd int, err error) {
+	return c.OpenMany(h, flags, nil, nil)
+}
+
+// OpenMany is Open, and opens the regular files more for reading as well, if flags asks for no more than that: fds gets their descriptors, -1 where
+// one cannot be opened. There are fewer of them than MaxDonated, and fds is as long at least.
+func (c *Client) OpenMany(h Handle, flags uint32, more []Handle, fds []int) (fd int, err error) {
 	k := c.beginOn(opOpen, h)
 	k.out.u32(flags)
+	k.out.u8(uint8(len(more)))
+	for _, m := range more {
+		k.out.u64(uint64(m))
+	}
 	r, err := c.do(k)
 	if err == nil && k.fds.n == 0 {
 		err = unix.EPROTO
@@ -104,6 +114,14 @@ func (c *Client) Open(h Handle, flags uint32) (fd int, err error) {
 	fd = -1
 	if err == nil {
 		fd = k.takeFD()
+		have, donated := r.u32(), 1
+		for n := range more {
+			fds[n] = -1
+			if have&(1<<n) != 0 {
+				fds[n] = k.fds.take(donated)
+				donated++
+			}
+		}
 	}
 	return fd, c.end(k, &r, err)
 }

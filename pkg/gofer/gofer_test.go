@@ -548,6 +548,74 @@ func openFiles(t *testing.T) int {
 	return len(ents)
 }
 
+// TestOpenMany: further regular files come with the one that is opened for reading, and nothing else does.
+func TestOpenMany(t *testing.T) {
+	c, root, dir := setup(t)
+	names := []string{"f0", "f1", "d", "p", "l", "f2", "f3"}
+	for _, name := range names {
+		if name[0] == 'f' {
+			os.WriteFile(dir+"/"+name, []byte(name), 0o644)
+		}
+	}
+	os.Mkdir(dir+"/d", 0o755)
+	unix.Mkfifo(dir+"/p", 0o600)
+	os.Symlink("f0", dir+"/l")
+	e, err := c.Siblings(root, names, 0, nil)
+	want(t, "siblings", err, nil)
+	more := []Handle{1 << 40, 0, root}
+	for _, s := range e[1:] {
+		more = append(more, s.Handle)
+	}
+	fds := make([]int, len(more))
+	fd, err := c.OpenMany(e[0].Handle, unix.O_RDONLY, more, fds)
+	want(t, "open", err, nil)
+	for k, fd := range append([]int{fd}, fds[3:]...) {
+		if (fd >= 0) != (names[k][0] == 'f') {
+			t.Errorf("%s: descriptor %d", names[k], fd)
+		}
+		if fd < 0 {
+			continue
+		}
+		var b [8]byte
+		if n, err := unix.Pread(fd, b[:], 0); err != nil || string(b[:n]) != names[k] {
+			t.Errorf("%s holds %q, %v", names[k], b[:n], err)
+		}
+		if _, err := unix.Pwrite(fd, b[:1], 0); k > 0 && err != unix.EBADF {
+			t.Errorf("%s can be written: %v", names[k], err)
+		}
+		unix.Close(fd)
+	}
+	if fds[0] >= 0 || fds[1] >= 0 || fds[2] >= 0 {
+		t.Errorf("descriptors for no files: %v", fds[:3])
+	}
+	for _, flags := range []uint32{unix.O_RDWR, unix.O_WRONLY, unix.O_RDONLY | unix.O_TRUNC} {
+		fd, err := c.OpenMany(e[0].Handle, flags, more, fds)
+		want(t, "open for writing", err, nil)
+		unix.Close(fd)
+		for k := range fds {
+			if fds[k] >= 0 {
+				t.Errorf("flags %#x: descriptor %d for the %dth", flags, fds[k], k)
+			}
+		}
+	}
+	more = make([]Handle, MaxDonated)
+	_, err = c.OpenMany(e[0].Handle, unix.O_RDONLY, more, make([]int, len(more)))
+	want(t, "too many", err, unix.EINVAL)
+	more = more[:MaxDonated-1]
+	for k := range more {
+		more[k] = e[1].Handle
+	}
+	fds = make([]int, len(more))
+	fd, err = c.OpenMany(e[0].Handle, unix.O_RDONLY, more, fds)
+	want(t, "as many as there may be", err, nil)
+	for k, fd := range append(fds, fd) {
+		if fd < 0 {
+			t.Errorf("no descriptor for the %dth", k)
+		}
+		unix.Close(fd)
+	}
+}
+
 func TestNames(t *testing.T) {
 	c, root, _ := setup(t)
 	long := string(make([]byte, 256))

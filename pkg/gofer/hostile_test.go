@@ -293,7 +293,14 @@ func mutate(r *rand.Rand, handles []Handle) (op, []byte) {
 		w.u64(uint64(r.Intn(1 << 20)))
 		w.time(Time{int64(r.Uint64()), r.Uint32()})
 		w.time(Time{int64(r.Intn(1 << 30)), uint32(r.Intn(1e9))})
-	case opOpen, opConnect:
+	case opOpen:
+		flag()
+		n := r.Intn(donateMax + 1)
+		w.u8(uint8(n))
+		for range n {
+			handle()
+		}
+	case opConnect:
 		flag()
 	case opCreate:
 		name()

@@ -287,9 +287,17 @@ func (w *worker) truncate(o *object, size int64) error {
 	return unix.Ftruncate(fd, size)
 }
 
-// doOpen donates a descriptor. Directories are never donated, nor what policy does not list.
+// doOpen donates a descriptor, and answers which of the further files there is one of, too. Directories are never donated, nor
+// what policy does not list.
 func (w *worker) doOpen(o *object, r *reader) error {
-	flags := r.u32()
+	flags, n := r.u32(), int(r.u8())
+	var more [donateMax - 1]Handle
+	if n > len(more) {
+		return unix.EINVAL
+	}
+	for k := range n {
+		more[k] = Handle(r.u64())
+	}
 	if err := ended(r); err != nil {
 		return err
 	}
@@ -326,7 +334,29 @@ func (w *worker) doOpen(o *object, r *reader) error {
 		return err
 	}
 	w.fds.add(fd)
+	w.out.u32(w.openMore(flags, more[:n]))
 	return nil
+}
+
+// openMore opens regular files for reading, if that is what flags asks for, and tells which it could.
+func (w *worker) openMore(flags uint32, more []Handle) (have uint32) {
+	if flags&(unix.O_ACCMODE|unix.O_TRUNC) != unix.O_RDONLY {
+		return 0
+	}
+	for k, h := range more {
+		o, err := w.table.get(h)
+		if err != nil {
+			continue
+		}
+		if o.typ == unix.S_IFREG && o.stream == nil {
+			if fd, err := w.reopen(o.fd, int(flags)|unix.O_NOCTTY); err == nil {
+				w.fds.add(fd)
+				have |= 1 << k
+			}
+		}
+		o.put()
+	}
+	return have
 }
 
 func (a *AttachPoint) serves(dev uint64) bool {

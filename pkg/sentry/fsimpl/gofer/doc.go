@@ -5,7 +5,8 @@
 // root): names, attributes and listings are cached until the sentry changes them itself. In a
 // shared one (bind mounts) each name is confirmed and attributes are asked for anew.
 //
-// In an exclusive one, what a program that walks a tree is about to look up, open and list is asked for ahead, many names in a request: see ahead.go.
+// In an exclusive one, what a program that walks a tree is about to look up, open and list is asked for ahead, many names in a request: see ahead.go. In one
+// that walks a tree again, the files are known, and their descriptors are asked for in the order of the last time: see again.go.
 //
 // Data goes between the host's page cache and user memory without the broker: an inode holds host
 // descriptors, at most one for reading and one for reading and writing, that all open files and
@@ -25,5 +26,6 @@
 //	inode.mu, held over requests to the broker
 //	  filesystem.tableMu
 //	  filesystem.idleMu
+//	again.mu
 //	dirFile.mu
 package gofer

@@ -43,6 +43,7 @@ type filesystem struct {
 	aheadNext  int
 
 	habit habit
+	again again
 }
 
 // fileKey is what makes a file of the host one file, whatever its names are.

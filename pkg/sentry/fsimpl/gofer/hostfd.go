@@ -2,14 +2,26 @@ package gofer
 
 import (
 	"golang.org/x/sys/unix"
+
+	broker "husk/pkg/gofer"
 )
 
 // acquire makes sure that the inode has a host descriptor that can read, and with write one that can
 // write as well, and counts a user of it. The descriptors stay until release.
 func (i *inode) acquire(write bool) error {
+	var buf [againMax]*inode
+	var fds [againMax]int
+	files := buf[:0]
+	if !write && i.fd() < 0 {
+		files = i.fs.next(i, files)
+	}
+	for k := range files {
+		fds[k] = -1
+	}
+	defer openNext(files, fds[:]) // without the lock: it takes theirs
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if err := i.openLocked(write); err != nil {
+	if err := i.openLocked(write, files, fds[:]); err != nil {
 		return err
 	}
 	i.users++
@@ -34,7 +46,8 @@ func (i *inode) adopt(fd int) {
 	}
 }
 
-func (i *inode) openLocked(write bool) error {
+// openLocked opens i, and for reading the files that are likely to follow.
+func (i *inode) openLocked(write bool, files []*inode, fds []int) error {
 	if i.rw.Load() >= 0 || !write && i.rd.Load() >= 0 {
 		return nil
 	}
@@ -42,7 +55,14 @@ func (i *inode) openLocked(write bool) error {
 	if write {
 		flags = unix.O_RDWR
 	}
-	fd, err := i.fs.client.Open(i.handle, flags)
+	var handles [againMax]broker.Handle
+	for k, n := range files {
+		handles[k] = n.handle
+	}
+	fd, err := i.fs.client.OpenMany(i.handle, flags, handles[:len(files)], fds)
+	if err == unix.EMFILE && len(files) > 0 {
+		fd, err = i.fs.client.Open(i.handle, flags)
+	}
 	if err != nil {
 		return hostError(err)
 	}

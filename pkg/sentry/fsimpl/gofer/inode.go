@@ -25,11 +25,12 @@ type inode struct {
 	appendMu sync.Mutex // serialises appending writes
 
 	// Host descriptors; -1: none. Changed with mu held; a user reads them without.
-	rd, rw   atomic.Int32 // for reading; for reading and writing
-	touched  atomic.Bool  // attr may be outdated
-	noCaps   atomic.Bool  // has no security.capability; exclusive attach points only
-	expected atomic.Bool  // was found and is neither opened nor listed yet
-	idle     idleLink     // guarded by fs.idleMu
+	rd, rw   atomic.Int32          // for reading; for reading and writing
+	touched  atomic.Bool           // attr may be outdated
+	noCaps   atomic.Bool           // has no security.capability; exclusive attach points only
+	expected atomic.Bool           // was found and is neither opened nor listed yet
+	idle     idleLink              // guarded by fs.idleMu
+	after    atomic.Pointer[inode] // was opened next the last time; nil once released
 
 	mu      sync.Mutex // guards what follows
 	attr    broker.Attr
@@ -48,6 +49,7 @@ func (i *inode) Release() {
 		delete(fs.table, i.key)
 	}
 	fs.tableMu.Unlock()
+	i.after.Store(nil)
 	fs.idleMu.Lock()
 	fs.dropIdle(i)
 	fs.leaveAhead(i)
@@ -304,8 +306,12 @@ func (i *inode) Open(ctx vfs.Context, flags uint32) (vfs.FileImpl, error) {
 	case unix.S_IFDIR:
 		return &dirFile{inode: i}, nil
 	case unix.S_IFREG:
-		if err := i.acquire(flags&unix.O_ACCMODE != unix.O_RDONLY); err != nil {
+		write := flags&unix.O_ACCMODE != unix.O_RDONLY
+		if err := i.acquire(write); err != nil {
 			return nil, err
+		}
+		if !write {
+			i.fs.opened(i)
 		}
 		return newFile(i), nil
 	}
