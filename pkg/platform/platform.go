@@ -42,7 +42,8 @@ type MapOp struct {
 type AddressSpace interface {
 	// Apply makes the changes, in order. Maps may be deferred until a context next enters the
 	// address space; when Apply returns, no thread can use a right that an OpUnmap or OpProtect of
-	// the list took away, nor see what an OpMap of the list replaced. FDs stay open until Apply has unmapped or replaced their mappings. Only OpMap and OpProtect of valid ranges can fail (ENOMEM and the like).
+	// the list took away, nor see what an OpMap of the list replaced. FDs stay open until Apply has unmapped or replaced their mappings. Operations on valid ranges can fail where the host
+	// has no memory or no mappings left (ENOMEM and the like); then those behind may not have been made either, and what they take away is still in use.
 	Apply(ops []MapOp) error
 	// Release frees it. No context may run in it any more, nor be switched into it later.
 	Release()

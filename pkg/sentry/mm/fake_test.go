@@ -29,6 +29,7 @@ type fakeAS struct {
 	pages   map[uint64]fakePage
 	applies int
 	dead    bool
+	refuse  bool             // changes fail
 	queue   []platform.MapOp // put off
 	posts   uint64           // times that the queue was executed
 }
@@ -53,6 +54,9 @@ func (p *fakePlatform) VDSO() (base, size, ehdr uint64) {
 func (p *fakePlatform) Release() {}
 
 func (a *fakeAS) Apply(ops []platform.MapOp) error {
+	if a.refuse {
+		return unix.ENOMEM
+	}
 	a.enter()
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -72,6 +76,9 @@ func (a *fakeAS) enter() {
 }
 
 func (a forkingAS) Defer(ops []platform.MapOp) (uint64, error) {
+	if a.refuse {
+		return a.Done(), unix.ENOMEM
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.queue = append(a.queue, ops...)

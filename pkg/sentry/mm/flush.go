@@ -9,6 +9,10 @@ import (
 // allocators give back at a time.
 const heldMax = 256 << 10
 
+// deferRuns is up to how many runs of pages, each of which is a mapping of the host or some, changes are put off. The host refuses more than 65530
+// mappings by default; the application is told ENOMEM then, which a change that was put off can tell nobody.
+const deferRuns = 32 << 10
+
 // held are references to pages that the platform may have mapped until a change with this ticket is done.
 type held struct {
 	r      memfile.Range
@@ -19,12 +23,15 @@ type held struct {
 // use them any more. pagesMu is held.
 func (m *MemoryManager) flush() (err error) {
 	d, ok := m.as.(platform.Deferrer)
-	if !ok {
+	if !ok || m.pages.Count() > deferRuns {
 		return m.flushNow()
 	}
 	if len(m.ops) > 0 {
 		m.ticket, err = d.Defer(m.ops)
 		m.ops = m.ops[:0]
+	}
+	if err != nil {
+		m.keep()
 	}
 	if len(m.drops)+len(m.held) == 0 {
 		return err
@@ -47,12 +54,22 @@ func (m *MemoryManager) flushNow() (err error) {
 		err = m.as.Apply(m.ops)
 		m.ops = m.ops[:0]
 	}
+	if err != nil {
+		m.keep()
+	}
 	m.settle()
 	for _, r := range m.drops {
 		m.file.DecRef(r)
 	}
 	m.drops = m.drops[:0]
 	return err
+}
+
+// keep is for when the host refused a change, as it does with too many mappings: of what was to go the application may have anything, and
+// nobody else gets it before the process has ended.
+func (m *MemoryManager) keep() {
+	m.stuck = append(m.stuck, m.drops...)
+	m.drops = m.drops[:0]
 }
 
 // settle makes the changes that the platform has put off. A platform that cannot has killed the process.

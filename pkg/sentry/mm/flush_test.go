@@ -107,3 +107,32 @@ func TestHeldFile(t *testing.T) {
 		t.Fatalf("%d changes put off, %d pages left", len(f.as.queue), len(f.as.pages))
 	}
 }
+
+// TestRefused: pages that the host would not unmap are nobody else's before the process has ended.
+func TestRefused(t *testing.T) {
+	for _, fork := range []bool{true, false} {
+		m := newMM(t, fork)
+		c := cpu{t, m}
+		a := mustMap(t, m, MMapOpts{Length: 8 << 12, Perms: platform.ReadWrite, Populate: true})
+		if err := c.store(a, 1); err != nil {
+			t.Fatal(err)
+		}
+		used := m.file.Allocated()
+		c.as().refuse = true
+		m.Munmap(a, 8<<12)
+		c.as().refuse = false
+		b := mustMap(t, m, MMapOpts{Length: 8 << 12, Perms: platform.ReadWrite, Populate: true})
+		if err := c.store(b, 1); err != nil {
+			t.Fatal(err)
+		}
+		m.Rest()
+		if n := m.file.Allocated(); n != 2*used {
+			t.Errorf("%d bytes in use, want %d: what is still mapped was given away", n, 2*used)
+		}
+		f := m.file
+		m.DecUsers()
+		if n := f.Allocated(); n != 0 {
+			t.Errorf("%d bytes leaked", n)
+		}
+	}
+}

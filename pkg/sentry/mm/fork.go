@@ -202,6 +202,7 @@ func (m *MemoryManager) destroy() {
 		m.as.Release()
 		m.as = nil
 	}
+	m.drops, m.stuck = append(m.drops, m.stuck...), nil
 	for p := m.pages.First(); m.pages.Valid(p); p = m.pages.Next(p) {
 		m.dropRef(m.pages.At(p))
 	}

@@ -16,6 +16,10 @@ import (
 // MaxMapCount is the default of /proc/sys/vm/max_map_count.
 const MaxMapCount = 65530
 
+// platformMaps is how many mappings of the host a process may have beside its own: the platform's, fewer than 20, and what one of its own
+// has more, as large ones are backed in chunks and copies are by themselves.
+const platformMaps = 1024
+
 // MemoryManager is the address space of one or more processes (more after clone(CLONE_VM)). Its methods may be called
 // from any goroutine, unless they say otherwise.
 type MemoryManager struct {
@@ -48,7 +52,8 @@ type MemoryManager struct {
 	drops   []memfile.Range       // references to drop after ops have been applied; empty when pagesMu is free
 	ticket  uint64                // of the last changes that as may have put off
 	held    []held                // by ascending tickets
-	// heldBytes is their length; changed with pagesMu held.
+	stuck   []memfile.Range       // references that are dropped at the end only; see keep
+	// heldBytes is the length of held; changed with pagesMu held.
 	heldBytes atomic.Uint64
 
 	forks   uint64        // calls of Fork; mu
@@ -77,7 +82,7 @@ type ProcInfo struct {
 
 // New makes an empty address space with one user, whose size is subject to limits l.
 func New(p platform.Platform, f *memfile.File, l *limits.Set) *MemoryManager {
-	m := &MemoryManager{platform: p, file: f, maxMaps: MaxMapCount}
+	m := &MemoryManager{platform: p, file: f, maxMaps: MaxMapCount - platformMaps}
 	m.min, m.max = p.UserRange()
 	m.min = max(m.min, minAddr)
 	m.limits.Store(l)

@@ -425,3 +425,26 @@ CASE(maps_lists_a_mapping)
 	}
 	CHECK(found && stack);
 }
+
+/* Near max_map_count(5), changes are refused and the process lives: mprotect(2) and munmap(2) of a part say ENOMEM. */
+CASE(too_many_mappings)
+{
+	long n = 33500, k = 0;
+	char *p = mmap(0, 2 * n * PG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	CHECK(p != (void *)-1);
+	p[0] = 'a';
+	while (k < n && !mprotect(p + 2 * k * PG, PG, PROT_READ))
+		k++;
+	CHECK(k > 30000 && k < n);
+	CHECK(errno == ENOMEM);
+	/* One more mapping may fit where two more did not. */
+	if (!munmap(p + (2 * k + 2) * PG, PG))
+		ERR(munmap(p + (2 * k + 4) * PG, PG), ENOMEM);
+	else
+		CHECK(errno == ENOMEM);
+	CHECK(p[0] == 'a');
+	p[PG] = 'b';
+	OK(munmap(p, 2 * n * PG));
+	p = map(PG, PROT_READ | PROT_WRITE);
+	CHECK(!p[0]);
+}

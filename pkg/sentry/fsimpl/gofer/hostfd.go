@@ -9,19 +9,29 @@ import (
 // acquire makes sure that the inode has a host descriptor that can read, and with write one that can
 // write as well, and counts a user of it. The descriptors stay until release.
 func (i *inode) acquire(write bool) error {
+	if !write && i.fd() < 0 {
+		return i.acquireMany()
+	}
+	return i.acquireWith(write, nil, nil)
+}
+
+// acquireMany is acquire for reading that opens the files that are likely to follow as well.
+func (i *inode) acquireMany() error {
 	var buf [againMax]*inode
 	var fds [againMax]int
-	files := buf[:0]
-	if !write && i.fd() < 0 {
-		files = i.fs.next(i, files)
-	}
+	files := i.fs.next(i, buf[:0])
 	for k := range files {
 		fds[k] = -1
 	}
-	defer openNext(files, fds[:]) // without the lock: it takes theirs
+	err := i.acquireWith(false, files, fds[:])
+	openNext(files, fds[:]) // without the lock: it takes theirs
+	return err
+}
+
+func (i *inode) acquireWith(write bool, files []*inode, fds []int) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if err := i.openLocked(write, files, fds[:]); err != nil {
+	if err := i.openLocked(write, files, fds); err != nil {
 		return err
 	}
 	i.users++
