@@ -21,9 +21,10 @@ func (c *Client) Attach(index int) (h Handle, a Attr, err error) {
 // each that it finds to out. It stops without an error at an entry that is no directory: a symbolic
 // link comes with its target. With an error the entries found before it are valid, and ENOENT or
 // whatever it is belongs to the next name. The caller closes the handles. Names are single
-// components, 128 at most.
-func (c *Client) Walk(dir Handle, names []string, out []Entry) ([]Entry, error) {
+// components, 128 at most. with is WithoutHandle or nothing.
+func (c *Client) Walk(dir Handle, names []string, with With, out []Entry) ([]Entry, error) {
 	k := c.beginOn(opWalk, dir)
+	k.out.u8(uint8(with))
 	if err := k.names(names); err != nil {
 		return out, c.end(k, nil, err)
 	}
@@ -95,17 +96,19 @@ func (c *Client) SetAttr(h Handle, set *SetAttr, a *Attr) error {
 // Open returns a host descriptor of h, opened with flags out of OpenFlags. Directories (EISDIR) and
 // links (ELOOP) have none, nor has what policy refuses (EPERM). FIFOs and devices are opened with O_NONBLOCK.
 func (c *Client) Open(h Handle, flags uint32) (fd int, err error) {
-	return c.OpenMany(h, flags, nil, nil)
+	return c.OpenMany(Place{Handle: h}, flags, nil, nil)
 }
 
-// OpenMany is Open, and opens the regular files more for reading as well, if flags asks for no more than that: fds gets their descriptors, -1 where
+// OpenMany is Open for any place, and opens the regular files more for reading as well, if flags asks for no more than that: fds gets their descriptors, -1 where
 // one cannot be opened. There are fewer of them than MaxDonated, and fds is as long at least.
-func (c *Client) OpenMany(h Handle, flags uint32, more []Handle, fds []int) (fd int, err error) {
-	k := c.beginOn(opOpen, h)
+func (c *Client) OpenMany(p Place, flags uint32, more []Place, fds []int) (fd int, err error) {
+	k := c.beginOn(opOpen, p.Handle)
 	k.out.u32(flags)
+	k.out.str(p.Name)
 	k.out.u8(uint8(len(more)))
 	for _, m := range more {
-		k.out.u64(uint64(m))
+		k.out.u64(uint64(m.Handle))
+		k.out.str(m.Name)
 	}
 	r, err := c.do(k)
 	if err == nil && k.fds.n == 0 {

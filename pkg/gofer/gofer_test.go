@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -92,7 +93,7 @@ func must[T any](v T, err error) func(t testing.TB) T {
 }
 
 func (c *Client) walk1(dir Handle, name string) (Entry, error) {
-	e, err := c.Walk(dir, []string{name}, nil)
+	e, err := c.Walk(dir, []string{name}, 0, nil)
 	if err != nil {
 		return Entry{}, err
 	}
@@ -105,7 +106,7 @@ func TestWalk(t *testing.T) {
 	os.WriteFile(dir+"/a/b/c/f", []byte("hello"), 0o640)
 	os.Symlink("../x", dir+"/a/l")
 
-	e, err := c.Walk(root, []string{"a", "b", "c", "f"}, nil)
+	e, err := c.Walk(root, []string{"a", "b", "c", "f"}, 0, nil)
 	want(t, "walk", err, nil)
 	if len(e) != 4 || e[3].Attr.Size != 5 || e[3].Attr.Mode != unix.S_IFREG|0o640 || e[0].Attr.Type() != unix.S_IFDIR {
 		t.Fatalf("%+v", e)
@@ -121,14 +122,14 @@ func TestWalk(t *testing.T) {
 		t.Errorf("stat %+v", a)
 	}
 
-	e, err = c.Walk(root, []string{"a", "b", "x", "y"}, e[:0])
+	e, err = c.Walk(root, []string{"a", "b", "x", "y"}, 0, e[:0])
 	want(t, "missing", err, unix.ENOENT)
 	if len(e) != 2 {
 		t.Errorf("missing: %d entries", len(e))
 	}
-	e, err = c.Walk(root, []string{"nope", "y"}, e[:0])
+	e, err = c.Walk(root, []string{"nope", "y"}, 0, e[:0])
 	want(t, "missing at once", err, unix.ENOENT)
-	e, err = c.Walk(root, []string{"a", "l", "y"}, e[:0])
+	e, err = c.Walk(root, []string{"a", "l", "y"}, 0, e[:0])
 	want(t, "through a link", err, nil)
 	if len(e) != 2 || e[1].Target != "../x" {
 		t.Errorf("link: %+v", e)
@@ -137,11 +138,11 @@ func TestWalk(t *testing.T) {
 	if err != nil || target != "../x" {
 		t.Error(target, err)
 	}
-	e, err = c.Walk(root, []string{"a", "b", "c", "f", "g"}, e[:0])
+	e, err = c.Walk(root, []string{"a", "b", "c", "f", "g"}, 0, e[:0])
 	if err != nil || len(e) != 4 {
 		t.Errorf("through a file: %d, %v", len(e), err)
 	}
-	_, err = c.Walk(e[3].Handle, []string{"x"}, nil)
+	_, err = c.Walk(e[3].Handle, []string{"x"}, 0, nil)
 	want(t, "from a file", err, unix.ENOTDIR)
 
 	for _, h := range e {
@@ -562,12 +563,12 @@ func TestOpenMany(t *testing.T) {
 	os.Symlink("f0", dir+"/l")
 	e, err := c.Siblings(root, names, 0, nil)
 	want(t, "siblings", err, nil)
-	more := []Handle{1 << 40, 0, root}
+	more := []Place{{Handle: 1 << 40}, {}, {Handle: root}}
 	for _, s := range e[1:] {
-		more = append(more, s.Handle)
+		more = append(more, Place{Handle: s.Handle})
 	}
 	fds := make([]int, len(more))
-	fd, err := c.OpenMany(e[0].Handle, unix.O_RDONLY, more, fds)
+	fd, err := c.OpenMany(Place{Handle: e[0].Handle}, unix.O_RDONLY, more, fds)
 	want(t, "open", err, nil)
 	for k, fd := range append([]int{fd}, fds[3:]...) {
 		if (fd >= 0) != (names[k][0] == 'f') {
@@ -589,7 +590,7 @@ func TestOpenMany(t *testing.T) {
 		t.Errorf("descriptors for no files: %v", fds[:3])
 	}
 	for _, flags := range []uint32{unix.O_RDWR, unix.O_WRONLY, unix.O_RDONLY | unix.O_TRUNC} {
-		fd, err := c.OpenMany(e[0].Handle, flags, more, fds)
+		fd, err := c.OpenMany(Place{Handle: e[0].Handle}, flags, more, fds)
 		want(t, "open for writing", err, nil)
 		unix.Close(fd)
 		for k := range fds {
@@ -598,21 +599,102 @@ func TestOpenMany(t *testing.T) {
 			}
 		}
 	}
-	more = make([]Handle, MaxDonated)
-	_, err = c.OpenMany(e[0].Handle, unix.O_RDONLY, more, make([]int, len(more)))
+	more = make([]Place, MaxDonated)
+	_, err = c.OpenMany(Place{Handle: e[0].Handle}, unix.O_RDONLY, more, make([]int, len(more)))
 	want(t, "too many", err, unix.EINVAL)
 	more = more[:MaxDonated-1]
 	for k := range more {
-		more[k] = e[1].Handle
+		more[k] = Place{Handle: e[1].Handle}
 	}
 	fds = make([]int, len(more))
-	fd, err = c.OpenMany(e[0].Handle, unix.O_RDONLY, more, fds)
+	fd, err = c.OpenMany(Place{Handle: e[0].Handle}, unix.O_RDONLY, more, fds)
 	want(t, "as many as there may be", err, nil)
 	for k, fd := range append(fds, fd) {
 		if fd < 0 {
 			t.Errorf("no descriptor for the %dth", k)
 		}
 		unix.Close(fd)
+	}
+}
+
+// TestWithoutHandle: what is no directory comes without a handle and costs the server nothing, and is opened by its name.
+func TestWithoutHandle(t *testing.T) {
+	c, root, dir := setup(t)
+	os.WriteFile(dir+"/f", []byte("file"), 0o640)
+	os.Mkdir(dir+"/d", 0o755)
+	os.WriteFile(dir+"/d/g", []byte("deep"), 0o644)
+	unix.Mkfifo(dir+"/p", 0o600)
+	os.Symlink("d/g", dir+"/l")
+	before := openFiles(t)
+	for _, with := range []With{0, WithFD, WithFD | WithList | WithTree} {
+		names := []string{"f", "d", "p", "l"}
+		list, err := c.Siblings(root, names, with|WithoutHandle, nil)
+		want(t, "siblings", err, nil)
+		if len(list) != len(names) {
+			t.Fatalf("%d siblings", len(list))
+		}
+		for k, e := range list {
+			var st unix.Stat_t
+			unix.Lstat(dir+"/"+names[k], &st)
+			if e.Attr.Ino != st.Ino || e.Attr.Mode != st.Mode {
+				t.Errorf("%s: attributes %+v", names[k], e.Attr)
+			}
+			if (e.Handle != 0) != (names[k] == "d") {
+				t.Errorf("%s: handle %#x", names[k], e.Handle)
+			}
+			if (e.FD >= 0) != (names[k] == "f" && with&WithFD != 0) {
+				t.Errorf("%s: descriptor %d", names[k], e.FD)
+			}
+		}
+		if list[3].Target != "d/g" {
+			t.Errorf("link to %q", list[3].Target)
+		}
+		if with&WithTree != 0 && (len(list[1].Tree) != 1 || list[1].Tree[0].Handle != 0 || list[1].Tree[0].FD < 0) {
+			t.Errorf("tree %+v", list[1].Tree)
+		}
+		for k := range list {
+			c.Drop(&list[k])
+		}
+		c.Flush()
+	}
+	e, err := c.Walk(root, []string{"d", "g"}, WithoutHandle, nil)
+	want(t, "walk", err, nil)
+	if e[0].Handle == 0 || e[1].Handle != 0 {
+		t.Errorf("walk: %+v", e)
+	}
+	more := []Place{{e[0].Handle, "g"}, {root, "d"}, {root, "l"}, {root, "p"}, {root, "../f"}, {root, ".."}, {1 << 40, "f"}, {root, "f"}}
+	fds := make([]int, len(more))
+	fd, err := c.OpenMany(Place{root, "f"}, unix.O_RDONLY, more, fds)
+	want(t, "open", err, nil)
+	for k, fd := range append(fds, fd) {
+		if (fd >= 0) != (k == 0 || k >= len(more)-1) {
+			t.Errorf("descriptor %d of the %dth", fd, k)
+		}
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	for _, x := range []struct {
+		Place
+		flags uint32
+		err   unix.Errno
+	}{
+		{Place{root, "d"}, unix.O_RDONLY, unix.EISDIR}, {Place{root, ""}, unix.O_RDONLY, unix.EISDIR}, {Place{root, "l"}, unix.O_RDONLY, unix.ELOOP},
+		{Place{root, ".."}, unix.O_RDONLY, unix.EINVAL}, {Place{root, "d/g"}, unix.O_RDONLY, unix.EINVAL},
+		{Place{root, "x"}, unix.O_RDONLY, unix.ENOENT}, {Place{e[0].Handle, "f"}, unix.O_RDONLY, unix.ENOENT}, {Place{root, "f"}, unix.O_CREAT, unix.EINVAL},
+	} {
+		_, err := c.OpenMany(x.Place, x.flags, nil, nil)
+		want(t, "open of "+x.Name, err, x.err)
+	}
+	c.Close(e[0].Handle)
+	c.Flush()
+	_, err = c.Walk(root, []string{"x"}, WithFD, nil)
+	want(t, "walk with what it has not", err, unix.EINVAL)
+	for try := 0; openFiles(t) != before; try++ {
+		if try == 100 {
+			t.Fatalf("%d descriptors open, %d before", openFiles(t), before)
+		}
+		time.Sleep(10 * time.Millisecond) // other workers close what was left
 	}
 }
 
@@ -1006,11 +1088,11 @@ func TestHandleLimit(t *testing.T) {
 	}
 	var e []Entry
 	for range 3 {
-		if e, err = c.Walk(root, []string{"f"}, e); err != nil {
+		if e, err = c.Walk(root, []string{"f"}, 0, e); err != nil {
 			t.Fatal(err)
 		}
 	}
-	_, err = c.Walk(root, []string{"f"}, nil)
+	_, err = c.Walk(root, []string{"f"}, 0, nil)
 	want(t, "table full", err, unix.EMFILE)
 	_, _, _, err = c.Create(root, "g", unix.O_RDWR, 0o600, 0, 0)
 	want(t, "create with the table full", err, unix.EMFILE)
@@ -1108,7 +1190,7 @@ func TestAllocations(t *testing.T) {
 	names := []string{"a", "b"}
 	var out []Entry
 	if n := testing.AllocsPerRun(50, func() {
-		out, _ = c.Walk(root, names, out[:0])
+		out, _ = c.Walk(root, names, 0, out[:0])
 		for i := range out {
 			c.Close(out[i].Handle)
 		}
@@ -1133,7 +1215,7 @@ func BenchmarkWalk5(b *testing.B) {
 	var out []Entry
 	for b.Loop() {
 		var err error
-		if out, err = c.Walk(root, names, out[:0]); err != nil {
+		if out, err = c.Walk(root, names, 0, out[:0]); err != nil {
 			b.Fatal(err)
 		}
 		for i := range out {

@@ -91,10 +91,15 @@ func TestSwapRace(t *testing.T) {
 		swapped <- n
 	}()
 	for i := range 3000 {
-		ents, _ := c.Walk(root, []string{"swap", "secret"}, nil)
-		more, _ := c.Siblings(root, []string{"swap", "link"}, WithFD|WithList|WithTree, nil)
+		bare := With(i%2) * WithoutHandle
+		ents, _ := c.Walk(root, []string{"swap", "secret"}, bare, nil)
+		more, _ := c.Siblings(root, []string{"swap", "link"}, WithFD|WithList|WithTree|bare, nil)
 		if len(ents) > 0 {
-			more, _ = c.Siblings(ents[0].Handle, []string{"secret"}, WithFD|WithList, more)
+			more, _ = c.Siblings(ents[0].Handle, []string{"secret"}, WithFD|WithList|bare, more)
+			if fd, err := c.OpenMany(Place{ents[0].Handle, "secret"}, unix.O_RDONLY, nil, nil); err == nil {
+				checkFD(t, fd, secret)
+				unix.Close(fd)
+			}
 		}
 		for _, e := range more {
 			if e.FD >= 0 {

@@ -85,6 +85,8 @@ type worker struct {
 	num decimal
 	st  unix.Statx_t
 	dir []byte // entries of a directory
+	// bare is an object without a handle.
+	bare object
 }
 
 // work receives and answers requests; all workers wait on the same socket, which wakes one for each.
@@ -300,6 +302,10 @@ func (w *worker) doAttach(r *reader) error {
 // adopt makes fd, an O_PATH descriptor, a handle and writes the handle and the attributes to the
 // reply. It takes fd over in any case.
 func (w *worker) adopt(fd int, at *AttachPoint) error {
+	if err := statFD(fd, &w.st); err != nil {
+		unix.Close(fd)
+		return err
+	}
 	h, err := w.enter(fd, at)
 	if err != nil {
 		return err
@@ -311,16 +317,13 @@ func (w *worker) adopt(fd int, at *AttachPoint) error {
 	return nil
 }
 
-// enter makes fd a handle, with its attributes in w.st. It takes fd over in any case.
+// enter makes fd, whose attributes are in w.st, a handle. It takes fd over in any case.
 func (w *worker) enter(fd int, at *AttachPoint) (Handle, error) {
-	err := statFD(fd, &w.st)
-	if err == nil {
-		o := &object{fd: fd, at: at, typ: uint32(w.st.Mode) & unix.S_IFMT, dev: uint64(w.st.Rdev_major)<<32 | uint64(w.st.Rdev_minor)}
-		var h Handle
-		if h, err = w.table.add(o); err == nil {
-			return h, nil
-		}
+	h, err := w.table.add(&object{fd: fd, at: at, typ: uint32(w.st.Mode) & unix.S_IFMT, dev: rdev(&w.st)})
+	if err != nil {
+		unix.Close(fd)
 	}
-	unix.Close(fd)
-	return 0, err
+	return h, err
 }
+
+func rdev(st *unix.Statx_t) uint64 { return uint64(st.Rdev_major)<<32 | uint64(st.Rdev_minor) }

@@ -29,9 +29,13 @@ func (w *worker) names(r *reader) (names reader, n int, err error) {
 // handle, attributes and link target of each found one. It ends without error at what is no
 // directory: the client knows what to do with links and the like.
 func (w *worker) doWalk(dir *object, r *reader) error {
+	want := With(r.u8())
 	names, n, err := w.names(r)
 	if err != nil {
 		return err
+	}
+	if want&^WithoutHandle != 0 {
+		return unix.EINVAL
 	}
 	if dir.typ != unix.S_IFDIR {
 		return unix.ENOTDIR
@@ -42,7 +46,7 @@ func (w *worker) doWalk(dir *object, r *reader) error {
 	cur := dir
 	for range n {
 		var next *object
-		next, err = w.walkOne(cur, names.cstr())
+		next, err = w.walkOne(cur, names.cstr(), want)
 		if cur != dir {
 			cur.put()
 		}
@@ -93,7 +97,7 @@ func (w *worker) doSiblings(dir *object, r *reader) error {
 	found := 0
 	for ; found < n; found++ {
 		var o *object
-		if o, err = w.walkOne(dir, names.cstr()); err != nil {
+		if o, err = w.walkOne(dir, names.cstr(), want); err != nil {
 			break
 		}
 		w.more(o, want, (n-found-1)*listRoom)
@@ -134,11 +138,11 @@ func (w *worker) tree(dir *object, ents []byte, want With, room int) {
 		if name.component() != nil { // "." and ".."
 			continue
 		}
-		o, err := w.walkOne(dir, name)
+		o, err := w.walkOne(dir, name, want)
 		if err != nil {
 			return
 		}
-		w.more(o, want&WithFD, 0)
+		w.more(o, want&^(WithList|WithTree), 0)
 		o.put()
 		w.out.b[at]++
 	}
@@ -155,14 +159,33 @@ func errno(err error) unix.Errno {
 const entryMax = 8 + attrSize + 2 + symlinkMax + 1 + 64
 
 // walkOne resolves one component, writes its entry and returns its object with a reference, so that
-// a client that guesses the handle cannot close it under the walk.
-func (w *worker) walkOne(dir *object, name cstr) (*object, error) {
+// a client that guesses the handle cannot close it under the walk. An object without a handle is good until the next one.
+func (w *worker) walkOne(dir *object, name cstr, want With) (*object, error) {
 	if w.out.room() < entryMax {
 		return nil, unix.EMSGSIZE
+	}
+	bare := want&WithoutHandle != 0
+	if bare && want&WithFD == 0 {
+		// Attributes are all that is wanted, which need no descriptor.
+		if err := statAt(dir.fd, name, &w.st); err != nil {
+			return nil, err
+		}
+		if w.st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			w.entry(0, dir.fd, name)
+			return w.loose(-1, dir.at), nil
+		}
 	}
 	fd, err := openBeneath(dir.fd, name, unix.O_PATH, 0)
 	if err != nil {
 		return nil, err
+	}
+	if err := statFD(fd, &w.st); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	if bare && w.st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		w.entry(0, fd, cstr(emptyName[:]))
+		return w.loose(fd, dir.at), nil
 	}
 	h, err := w.enter(fd, dir.at)
 	if err != nil {
@@ -172,26 +195,63 @@ func (w *worker) walkOne(dir *object, name cstr) (*object, error) {
 	if err != nil {
 		return nil, err
 	}
+	w.entry(h, fd, cstr(emptyName[:]))
+	return o, nil
+}
+
+// loose makes fd, whose attributes are in w.st, an object that is in no table, with one reference. It is good until the next one is made.
+func (w *worker) loose(fd int, at *AttachPoint) *object {
+	o := &w.bare
+	o.fd, o.at, o.typ, o.dev = fd, at, uint32(w.st.Mode)&unix.S_IFMT, rdev(&w.st)
+	o.refs.Store(1)
+	return o
+}
+
+// entry writes an entry with the attributes in w.st; the file is called name in dir, or is dir itself.
+func (w *worker) entry(h Handle, dir int, name cstr) {
 	var a Attr
 	a.fill(&w.st)
 	w.out.u64(uint64(h))
 	w.out.attr(&a)
-	if o.typ == unix.S_IFLNK {
-		w.target(o.fd)
+	if a.Type() == unix.S_IFLNK {
+		w.target(dir, name)
 	} else {
 		w.out.str("")
 	}
-	return o, nil
 }
 
-// target writes the target of the link that fd is open on; empty where it cannot be read.
-func (w *worker) target(fd int) {
+// target writes the target of the link called name in dir, or dir itself; empty where it cannot be read.
+func (w *worker) target(dir int, name cstr) {
 	var buf [symlinkMax + 1]byte
-	n, err := unix.Readlinkat(fd, "", buf[:])
+	n, err := unix.Readlinkat(dir, name.String(), buf[:])
 	if err != nil {
 		n = 0
 	}
 	w.out.str(string(buf[:n]))
+}
+
+// at returns the object in a place, with a reference; name is empty where it is the handle's. dir is the handle's object. One that is found by name is good
+// until the next one is.
+func (w *worker) at(dir *object, name cstr) (*object, error) {
+	if len(name) == 1 {
+		dir.refs.Add(1)
+		return dir, nil
+	}
+	if err := name.component(); err != nil {
+		return nil, err
+	}
+	if dir.typ != unix.S_IFDIR {
+		return nil, unix.ENOTDIR
+	}
+	fd, err := openBeneath(dir.fd, name, unix.O_PATH, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := statFD(fd, &w.st); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return w.loose(fd, dir.at), nil
 }
 
 func (w *worker) doStat(o *object, r *reader) error {
@@ -289,21 +349,33 @@ func (w *worker) truncate(o *object, size int64) error {
 
 // doOpen donates a descriptor, and answers which of the further files there is one of, too. Directories are never donated, nor
 // what policy does not list.
-func (w *worker) doOpen(o *object, r *reader) error {
-	flags, n := r.u32(), int(r.u8())
-	var more [donateMax - 1]Handle
-	if n > len(more) {
-		return unix.EINVAL
-	}
-	for k := range n {
-		more[k] = Handle(r.u64())
+func (w *worker) doOpen(dir *object, r *reader) error {
+	flags, name, n := r.u32(), r.cstr(), int(r.u8())
+	more := *r
+	for range n {
+		r.u64()
+		r.cstr()
 	}
 	if err := ended(r); err != nil {
 		return err
 	}
-	if flags&^uint32(OpenFlags) != 0 {
+	if flags&^uint32(OpenFlags) != 0 || n > donateMax-1 {
 		return unix.EINVAL
 	}
+	o, err := w.at(dir, name)
+	if err != nil {
+		return err
+	}
+	err = w.open(o, flags)
+	o.put()
+	if err == nil {
+		w.out.u32(w.openMore(flags, more, n))
+	}
+	return err
+}
+
+// open opens what may be donated, and donates it.
+func (w *worker) open(o *object, flags uint32) error {
 	if flags&(unix.O_ACCMODE|unix.O_TRUNC) != unix.O_RDONLY {
 		if err := o.writable(); err != nil {
 			return err
@@ -334,21 +406,30 @@ func (w *worker) doOpen(o *object, r *reader) error {
 		return err
 	}
 	w.fds.add(fd)
-	w.out.u32(w.openMore(flags, more[:n]))
 	return nil
 }
 
-// openMore opens regular files for reading, if that is what flags asks for, and tells which it could.
-func (w *worker) openMore(flags uint32, more []Handle) (have uint32) {
+// openMore opens the regular files in n places for reading, if that is what flags asks for, and tells which it could.
+func (w *worker) openMore(flags uint32, places reader, n int) (have uint32) {
 	if flags&(unix.O_ACCMODE|unix.O_TRUNC) != unix.O_RDONLY {
 		return 0
 	}
-	for k, h := range more {
-		o, err := w.table.get(h)
+	for k := range n {
+		h, name := Handle(places.u64()), places.cstr()
+		dir, err := w.table.get(h)
 		if err != nil {
 			continue
 		}
-		if o.typ == unix.S_IFREG && o.stream == nil {
+		if dir.stream != nil {
+			dir.put()
+			continue
+		}
+		o, err := w.at(dir, name)
+		dir.put()
+		if err != nil {
+			continue
+		}
+		if o.typ == unix.S_IFREG {
 			if fd, err := w.reopen(o.fd, int(flags)|unix.O_NOCTTY); err == nil {
 				w.fds.add(fd)
 				have |= 1 << k
@@ -654,7 +735,7 @@ func (w *worker) doReadlink(o *object, r *reader) error {
 	if o.typ != unix.S_IFLNK {
 		return unix.EINVAL
 	}
-	w.target(o.fd)
+	w.target(o.fd, cstr(emptyName[:]))
 	return nil
 }
 

@@ -137,6 +137,16 @@ func statFD(fd int, st *unix.Statx_t) error {
 	return nil
 }
 
+// statAt reads the attributes of a component of dir, symbolic link or not.
+func statAt(dir int, name cstr, st *unix.Statx_t) error {
+	_, _, e := unix.Syscall6(unix.SYS_STATX, uintptr(dir), uintptr(unsafe.Pointer(&name[0])), unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT,
+		unix.STATX_BASIC_STATS|unix.STATX_BTIME, uintptr(unsafe.Pointer(st)), 0)
+	if e != 0 {
+		return e
+	}
+	return nil
+}
+
 // decimal is the name of fd in /proc/self/fd.
 type decimal [12]byte
 

@@ -9,7 +9,7 @@ import (
 
 // object is what a handle stands for. All fields but refs are immutable.
 type object struct {
-	fd   int // O_PATH; for a stream an open directory
+	fd   int // O_PATH; for a stream an open directory; -1: none, which an object without a handle may have
 	at   *AttachPoint
 	typ  uint32       // S_IFMT part of the mode, which never changes
 	dev  uint64       // of a device node
@@ -21,7 +21,7 @@ type object struct {
 // put drops a reference. The last one closes the descriptor, so a descriptor number is never in use
 // for one handle while a request for an older one still holds it.
 func (o *object) put() {
-	if o.refs.Add(-1) == 0 {
+	if o.refs.Add(-1) == 0 && o.fd >= 0 {
 		unix.Close(o.fd)
 	}
 }

@@ -38,9 +38,15 @@ func (a *Attr) fill(st *unix.Statx_t) {
 	}
 }
 
+// Place is a file: the one that Handle stands for, or the one called Name in that directory.
+type Place struct {
+	Handle Handle
+	Name   string
+}
+
 // Entry is a component that Walk found.
 type Entry struct {
-	Handle Handle
+	Handle Handle // zero where it was not wanted
 	Attr   Attr
 	Target string // of a symbolic link
 }
@@ -64,6 +70,9 @@ const (
 	WithList
 	// WithTree asks for the look-ups of these entries as well, where there are not more than 8.
 	WithTree
+	// WithoutHandle says that handles are wanted of directories only: the others are named by directory and name later, if at all. A handle costs
+	// the server a descriptor.
+	WithoutHandle
 	withAll = 1<<iota - 1
 )
 

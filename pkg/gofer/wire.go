@@ -7,7 +7,7 @@ import (
 )
 
 // Version is the protocol's version; both sides must agree.
-const Version = 5
+const Version = 6
 
 // MaxMessage bounds a message in bytes: the largest extended attribute (XATTR_SIZE_MAX, 64 KiB) and
 // its surroundings, and well below the default send buffer of a socket (208 KiB).

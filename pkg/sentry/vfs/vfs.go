@@ -169,5 +169,8 @@ func (v *VFS) PathBuffer() *PathBuffer {
 // PutPathBuffer gives b back.
 func (v *VFS) PutPathBuffer(b *PathBuffer) { v.paths.Put(b) }
 
+// ShrinkCache makes about n names that nobody uses leave the cache.
+func (v *VFS) ShrinkCache(n int) { v.cache.shrink(n) }
+
 // SetCacheSize changes about how many unused names are cached.
 func (v *VFS) SetCacheSize(n int) { v.cache.max.Store(int64(n)) }

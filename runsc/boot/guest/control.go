@@ -105,6 +105,7 @@ func (g *Guest) Update(id string, l *boot.Limits) error {
 		if id == g.first {
 			g.mf.SetLimit(uint64(r.Memory))
 			g.k.SetTotalMemory(uint64(r.Memory))
+			g.sizeCache()
 		}
 	}
 	if l.CPUQuota != 0 {

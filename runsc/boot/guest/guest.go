@@ -14,6 +14,7 @@ import (
 	"husk/pkg/platform/systrap"
 	"husk/pkg/sentry/auth"
 	"husk/pkg/sentry/fsimpl/devpts"
+	gofs "husk/pkg/sentry/fsimpl/gofer"
 	"husk/pkg/sentry/fsimpl/hostfile"
 	"husk/pkg/sentry/kernel"
 	"husk/pkg/sentry/memfile"
@@ -22,16 +23,27 @@ import (
 	"husk/runsc/boot"
 )
 
-// maxDentries bounds the dentry cache: a walk over a million files must not keep a million dentries.
-const maxDentries = 1 << 16
+const (
+	// dentryCost is about what a cached name of a file of the image costs in bytes, with its inodes (950 measured), and what the collector leaves free.
+	dentryCost = 2 << 10
+	// A part of the sandbox's memory is for cached names: 1 / cacheShare, but between minDentries and maxDentries names, as a walk over a million files
+	// must not keep a million.
+	cacheShare  = 64
+	minDentries = 1 << 12
+	maxDentries = 1 << 18
+)
 
-// cacheSize is the size of the dentry cache. A cached name of a file of the host costs its gofer a descriptor, and gofers have the
-// limit of this process, which the host may not have allowed to be raised: some of it stays for files in use.
-func cacheSize() int {
-	var lim unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) != nil {
-		return maxDentries
-	}
+// sizeCache fits the size of the dentry cache to the sandbox's memory.
+func (g *Guest) sizeCache() {
+	memory, _ := g.k.Memory()
+	g.v.SetCacheSize(int(min(max(memory/cacheShare/dentryCost, minDentries), maxDentries)))
+}
+
+// maxHandles bounds what the gofer keeps open for cached names. It has the limit of this process, which the host may not have allowed to be raised: some of
+// it stays for files in use.
+func maxHandles() int {
+	lim := unix.Rlimit{Cur: 1024}
+	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &lim)
 	return int(min(maxDentries, max(lim.Cur/4*3, 256)))
 }
 
@@ -42,6 +54,8 @@ type Guest struct {
 	k    *kernel.Kernel
 	v    *vfs.VFS
 	mf   *memfile.File
+	// maxHandles bounds what a gofer keeps open for cached names; immutable.
+	maxHandles int
 	// table is the system call table.
 	table *syscalls.Table
 	// host makes files of descriptors that the sandbox was given.
@@ -59,7 +73,9 @@ type container struct {
 	ct    *kernel.Container
 	ns    *vfs.MountNamespace
 	gofer *gofer.Client
-	spec  *boot.Container
+	// handles counts what the gofer keeps open.
+	handles *gofs.Handles
+	spec    *boot.Container
 	// seccomp is the compiled filter of the container's processes.
 	seccomp [][]unix.SockFilter
 
@@ -106,7 +122,7 @@ func New(b *boot.Boot, l *log.Logger) (boot.Kernel, error) {
 		return nil, fmt.Errorf("memory file: %w", err)
 	}
 	b.Time().Mark("memory file mapped")
-	g := &Guest{log: l, time: b.Time(), v: vfs.New(cacheSize()), mf: mf, table: syscalls.New(), containers: map[string]*container{}}
+	g := &Guest{log: l, time: b.Time(), v: vfs.New(0), mf: mf, maxHandles: maxHandles(), table: syscalls.New(), containers: map[string]*container{}}
 	cfg := kernel.Config{
 		Platform: p, MemFile: mf, VFS: g.v, NumCPU: int(b.NumCPU),
 		HostName: b.Container.Hostname, DomainName: b.Container.Domainname,
@@ -125,6 +141,7 @@ func New(b *boot.Boot, l *log.Logger) (boot.Kernel, error) {
 		n, _ := mf.Usage()
 		return n
 	})
+	g.sizeCache()
 	g.first = b.Container.ID
 	g.host = hostfile.NewHost(g.v)
 	g.register()
@@ -172,6 +189,7 @@ func (g *Guest) create(c *container) (err error) {
 	if c.gofer, err = gofer.NewClient(spec.Gofer); err != nil {
 		return fmt.Errorf("gofer: %w", err)
 	}
+	c.handles = gofs.NewHandles(g.maxHandles)
 	g.time.Mark("gofer connected")
 	l := &spec.Limits
 	cfg := kernel.ContainerConfig{ID: spec.ID, PIDsLimit: l.PIDs, Resources: kernel.Resources{

@@ -82,7 +82,8 @@ func bump(count *atomic.Int32, by int32) {
 }
 
 // with is what to ask for beside attributes.
-func (fs *filesystem) with() (w broker.With) {
+func (fs *filesystem) with() broker.With {
+	w := fs.bare()
 	// Descriptors that wait for their files are not more than those that wait for the next open.
 	if fs.habit.opens.Load() >= habitual && fs.maxIdle >= fdsAhead {
 		w |= broker.WithFD
@@ -154,7 +155,11 @@ func (i *inode) more(a *ahead) {
 	if len(names) == 0 {
 		return
 	}
-	a.started, a.starts = i.fs.client.Start(i.handle, names, i.fs.with()), index
+	if h, err := i.use(); err == nil {
+		// The handle must stay until the broker has read the request, and does: it is the one that was used last.
+		a.started, a.starts = i.fs.client.Start(h, names, i.fs.with()), index
+		i.done()
+	}
 	if a.started == nil {
 		a.asked = i.listing.place(a.order, int(index[0]))
 	}
@@ -212,7 +217,12 @@ func (i *inode) find(name string) (s broker.Sibling, ahead bool, err error) {
 	}
 	i.mu.Unlock()
 	var buf [1]broker.Sibling // more go to the heap, where some of them stay
-	found, err := i.fs.client.Siblings(i.handle, list, i.fs.with(), buf[:0])
+	h, err := i.use()
+	if err != nil {
+		return s, false, err
+	}
+	found, err := i.fs.client.Siblings(h, list, i.fs.with(), buf[:0])
+	i.done()
 	if len(found) == 0 {
 		return s, false, hostError(err)
 	}
@@ -366,6 +376,9 @@ func (i *inode) listedNow() {
 // known says whether attributes asked for ahead could be outdated by the time they are used: somebody may change the file, because it has an
 // inode or another name.
 func (fs *filesystem) known(a *broker.Attr) bool {
+	if fs.frozen {
+		return false
+	}
 	if a.Nlink > 1 && a.Type() != unix.S_IFDIR {
 		return true
 	}
@@ -374,9 +387,9 @@ func (fs *filesystem) known(a *broker.Attr) bool {
 	return fs.table[fileKey{a.Dev, a.Ino}] != nil
 }
 
-// found makes the inode of an entry, with a reference, and counts what programs do with it. ahead: the entry was asked for earlier.
-func (fs *filesystem) found(s *broker.Sibling, ahead bool) *inode {
-	c, made := fs.inodeOf(&s.Entry, ahead)
+// found makes the inode of an entry of dir, with a reference, and counts what programs do with it. ahead: the entry was asked for earlier.
+func (fs *filesystem) found(dir *inode, name string, s *broker.Sibling, ahead bool) *inode {
+	c, made := fs.inodeOf(dir, name, &s.Entry, ahead)
 	if s.FD >= 0 {
 		c.adopt(s.FD)
 	}

@@ -35,7 +35,7 @@ func (i *inode) setAttrLocked(a *broker.Attr) {
 // touch says that the host changes attributes by itself (size and times) through a descriptor, or by a request
 // on another inode.
 func (i *inode) touch() {
-	if !i.touched.Load() {
+	if !i.fs.frozen && !i.touched.Load() {
 		i.touched.Store(true)
 	}
 }
@@ -43,7 +43,7 @@ func (i *inode) touch() {
 // refresh makes i.attr true, if it may not be; i.mu is held. It asks a descriptor where there is one. The host does not
 // tell the sandbox's user namespace who the owner is, but a change of owner shows in the ctime.
 func (i *inode) refresh() error {
-	if !i.fs.shared && !i.touched.Load() && !(i.rw.Load() >= 0 && i.maps.Mapped()) {
+	if i.fs.frozen || !i.fs.shared && !i.touched.Load() && !(i.rw.Load() >= 0 && i.maps.Mapped()) {
 		return nil
 	}
 	i.touched.Store(false) // first, so that what happens meanwhile counts
@@ -57,7 +57,7 @@ func (i *inode) refresh() error {
 		known = !i.fs.shared || a.Ctime == i.attr.Ctime
 	}
 	if !known {
-		if err := i.fs.client.Stat(i.handle, &a); err != nil {
+		if err := i.fs.client.Stat(i.handle(), &a); err != nil {
 			i.touch()
 			return hostError(err)
 		}
@@ -123,10 +123,15 @@ func (i *inode) SetStat(ctx vfs.Context, s *vfs.SetStat) error {
 	}
 	set.Mode, set.UID, set.GID = s.Mode&0o7777, uint32(s.UID), uint32(s.GID)
 	set.Atime, set.Mtime = hostTime(s.Atime), hostTime(s.Mtime)
+	h, err := i.use()
+	if err != nil {
+		return err
+	}
+	defer i.done()
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	var a broker.Attr
-	if err := i.fs.client.SetAttr(i.handle, &set, &a); err != nil {
+	if err := i.fs.client.SetAttr(h, &set, &a); err != nil {
 		return hostError(err)
 	}
 	i.setAttrLocked(&a)

@@ -48,7 +48,12 @@ func (d *dirFile) ReadDir(_ vfs.Context, cookie int64, sink vfs.DirSink) error {
 
 // Fsync implements vfs.Fsyncer.
 func (d *dirFile) Fsync(_ vfs.Context, dataOnly bool) error {
-	return hostError(d.inode.fs.client.Fsync(d.inode.handle, dataOnly))
+	h, err := d.inode.use()
+	if err != nil {
+		return err
+	}
+	defer d.inode.done()
+	return hostError(d.inode.fs.client.Fsync(h, dataOnly))
 }
 
 // list reads the directory, or gives what is known of it.
@@ -62,13 +67,18 @@ func (i *inode) list() ([]broker.Dirent, error) {
 		return l.ents, nil
 	}
 	i.touch()
-	h := i.handle
+	own, err := i.use()
+	if err != nil {
+		return nil, err
+	}
+	defer i.done()
+	h := own
 	ents := []broker.Dirent{}
 	for h != 0 {
 		var err error
 		var next broker.Handle
 		if ents, next, err = i.fs.client.ReadDir(h, ents); err != nil {
-			if h != i.handle {
+			if h != own {
 				i.fs.client.Close(h)
 			}
 			return nil, hostError(err)

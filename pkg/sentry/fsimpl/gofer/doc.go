@@ -3,7 +3,9 @@
 //
 // An attach point is exclusive or shared. Nobody but the sentry changes an exclusive one (the container's
 // root): names, attributes and listings are cached until the sentry changes them itself. In a
-// shared one (bind mounts) each name is confirmed and attributes are asked for anew.
+// shared one (bind mounts) each name is confirmed and attributes are asked for anew. One that is exclusive and read-only (the root below an overlay) is
+// frozen: nothing changes at all, so that names stand for files that the broker has no descriptor of (see handle.go), and a read at the end of a file needs
+// no host.
 //
 // In an exclusive one, what a program that walks a tree is about to look up, open and list is asked for ahead, many names in a request: see ahead.go. In one
 // that walks a tree again, the files are known, and their descriptors are asked for in the order of the last time: see again.go.
@@ -24,6 +26,7 @@
 //	inode.appendMu
 //	  locks of mm (user copies)
 //	inode.mu, held over requests to the broker
+//	  locks of vfs' cache and of other inodes that nobody uses, when names leave it to make room for handles
 //	  filesystem.tableMu
 //	  filesystem.idleMu
 //	again.mu

@@ -17,6 +17,8 @@ type Options struct {
 	Shared bool
 	// ReadOnly makes the superblock read-only, which it is anyway where the broker says so.
 	ReadOnly bool
+	// Handles, if set, bounds the handles of the attach points that share it.
+	Handles *Handles
 	// MaxIdle is how many files without users keep their host descriptors; 0 is 512.
 	MaxIdle int
 }
@@ -28,6 +30,8 @@ type filesystem struct {
 	sb      *vfs.Superblock
 	root    *inode
 	shared  bool
+	frozen  bool     // nobody changes anything
+	handles *Handles // may be nil
 	maxIdle int
 	dev     uint64 // of the root on the host
 
@@ -35,12 +39,11 @@ type filesystem struct {
 	table   map[fileKey]*inode
 	devs    map[uint64]uint64 // other devices of the host below: small numbers
 
-	idleMu     sync.Mutex // guards what follows
-	idleFirst  *inode     // inodes whose descriptors nobody used when they came here, oldest first
-	idleLast   *inode
-	idleLength int
-	ahead      [aheadDirs]*inode // directories with entries asked for ahead, without references
-	aheadNext  int
+	idleMu    sync.Mutex        // guards what follows
+	idle      idleList          // files whose descriptors nobody used when they came here
+	dirs      idleList          // frozen attach points: directories with handles that can be had again
+	ahead     [aheadDirs]*inode // directories with entries asked for ahead, without references
+	aheadNext int
 
 	habit habit
 	again again
@@ -66,16 +69,17 @@ func New(v *vfs.VFS, c *broker.Client, index int, o Options) (*vfs.Superblock, e
 		c.Close(h)
 		return nil, hostError(err)
 	}
-	fs := &filesystem{client: c, shared: o.Shared, maxIdle: o.MaxIdle, dev: a.Dev, table: map[fileKey]*inode{}, devs: map[uint64]uint64{}}
+	fs := &filesystem{client: c, shared: o.Shared, handles: o.Handles, maxIdle: o.MaxIdle, dev: a.Dev, table: map[fileKey]*inode{}, devs: map[uint64]uint64{}}
 	if fs.maxIdle == 0 {
 		fs.maxIdle = 512
 	}
 	var flags uint64
 	if o.ReadOnly || c.Attachments()[index]&broker.ReadOnly != 0 {
 		flags = unix.MS_RDONLY
+		fs.frozen = !fs.shared
 	}
 	fs.sb = v.NewSuperblock(typeOf(s.Type), fs, &vfs.MountOptions{Source: o.Source, Flags: flags}, s.Type)
-	fs.root = fs.inode(&broker.Entry{Handle: h, Attr: a, Target: target})
+	fs.root = fs.inode(nil, "", &broker.Entry{Handle: h, Attr: a, Target: target})
 	fs.sb.SetRoot(&fs.root.Inode)
 	return fs.sb, nil
 }
@@ -108,7 +112,7 @@ func typeOf(magic uint64) fsType {
 // StatFS implements vfs.SuperblockOps.
 func (fs *filesystem) StatFS(_ vfs.Context, st *vfs.StatFS) error {
 	var s broker.StatFS
-	if err := fs.client.StatFS(fs.root.handle, &s); err != nil {
+	if err := fs.client.StatFS(fs.root.handle(), &s); err != nil {
 		return hostError(err)
 	}
 	*st = vfs.StatFS{Type: s.Type, Bsize: s.Bsize, Frsize: s.Frsize, Blocks: s.Blocks, Bfree: s.Bfree, Bavail: s.Bavail, Files: s.Files, Ffree: s.Free, Namelen: s.Namelen}
@@ -155,26 +159,39 @@ func hostError(err error) error {
 	return unix.EIO
 }
 
-// inode returns the inode of an entry with a reference; the entry's handle passes to it. A file that has an inode already,
+// bare is what look-ups ask for: in a frozen attach point, handles of directories only.
+func (fs *filesystem) bare() broker.With {
+	if fs.frozen {
+		return broker.WithoutHandle
+	}
+	return 0
+}
+
+// inode returns the inode of an entry of dir with a reference; the entry's handle passes to it. A file that has an inode already,
 // by another name, keeps that one.
-func (fs *filesystem) inode(e *broker.Entry) *inode {
-	i, _ := fs.inodeOf(e, false)
+func (fs *filesystem) inode(dir *inode, name string, e *broker.Entry) *inode {
+	i, _ := fs.inodeOf(dir, name, e, false)
 	return i
 }
 
 // inodeOf is inode; made tells that it is new. The attributes of an old entry are of no interest to an inode that exists.
-func (fs *filesystem) inodeOf(e *broker.Entry, old bool) (i *inode, made bool) {
+func (fs *filesystem) inodeOf(dir *inode, name string, e *broker.Entry, old bool) (i *inode, made bool) {
 	k := fileKey{e.Attr.Dev, e.Attr.Ino}
 	fs.tableMu.Lock()
 	if i := fs.table[k]; i != nil && i.TryIncRef() {
 		fs.tableMu.Unlock()
 		fs.client.Close(e.Handle)
-		if !old {
+		if !old && !fs.frozen {
 			i.setAttr(&e.Attr)
 		}
 		return i, false
 	}
-	i = &inode{fs: fs, key: k, handle: e.Handle, target: e.Target, attr: e.Attr}
+	i = &inode{fs: fs, key: k, target: e.Target, attr: e.Attr}
+	i.held.Store(uint64(e.Handle))
+	if fs.frozen && dir != nil {
+		dir.IncRef()
+		i.parent, i.name = dir, name
+	}
 	i.rd.Store(-1)
 	i.rw.Store(-1)
 	var flags vfs.InodeFlags
@@ -189,6 +206,9 @@ func (fs *filesystem) inodeOf(e *broker.Entry, old bool) (i *inode, made bool) {
 	i.Init(i, fs.sb, fs.ino(k), e.Attr.Mode, kuid(e.Attr.UID), kgid(e.Attr.GID), flags)
 	fs.table[k] = i
 	fs.tableMu.Unlock()
+	if e.Handle != 0 {
+		fs.hold(i)
+	}
 	return i, true
 }
 

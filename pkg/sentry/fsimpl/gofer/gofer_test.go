@@ -443,7 +443,7 @@ func TestIdleDescriptors(t *testing.T) {
 	for _, i := range list {
 		i.DecRef()
 	}
-	if h.fs.idleLength != 0 || h.fs.idleFirst != nil || h.fs.idleLast != nil {
+	if h.fs.idle.length != 0 || h.fs.idle.first != nil || h.fs.idle.last != nil {
 		t.Error("the idle list is not empty")
 	}
 }

@@ -65,13 +65,24 @@ func (i *inode) openLocked(write bool, files []*inode, fds []int) error {
 	if write {
 		flags = unix.O_RDWR
 	}
-	var handles [againMax]broker.Handle
-	for k, n := range files {
-		handles[k] = n.handle
+	var places [againMax]broker.Place
+	at, err := i.place()
+	if err != nil {
+		return err
 	}
-	fd, err := i.fs.client.OpenMany(i.handle, flags, handles[:len(files)], fds)
+	for k, n := range files {
+		if places[k], err = n.place(); err != nil {
+			files = files[:k]
+			break
+		}
+	}
+	fd, err := i.fs.client.OpenMany(at, flags, places[:len(files)], fds)
 	if err == unix.EMFILE && len(files) > 0 {
-		fd, err = i.fs.client.Open(i.handle, flags)
+		fd, err = i.fs.client.OpenMany(at, flags, nil, nil)
+	}
+	i.unplace(at)
+	for k, n := range files {
+		n.unplace(places[k])
 	}
 	if err != nil {
 		return hostError(err)
@@ -153,25 +164,58 @@ func (i *inode) fd() int {
 	}
 }
 
-// idleLink is an inode's place in the idle list.
+// idleLink is an inode's place in a list.
 type idleLink struct{ next, prev *inode }
 
-// addIdle puts i at the end of the idle list, and closes the descriptors of the first where there are too
+// idleList is inodes that keep something open of which there may not be too many, the one that was used longest ago first. filesystem.idleMu guards it. An
+// inode is in one list: regular files have host descriptors, directories handles.
+type idleList struct {
+	first, last *inode
+	length      int
+}
+
+// add puts i at the end.
+func (l *idleList) add(i *inode) {
+	l.drop(i)
+	i.idle.prev = l.last
+	if l.last != nil {
+		l.last.idle.next = i
+	} else {
+		l.first = i
+	}
+	l.last = i
+	l.length++
+}
+
+// drop takes i off the list if it is there.
+func (l *idleList) drop(i *inode) {
+	next, prev := i.idle.next, i.idle.prev
+	if next == nil && prev == nil && l.first != i {
+		return
+	}
+	if prev != nil {
+		prev.idle.next = next
+	} else {
+		l.first = next
+	}
+	if next != nil {
+		next.idle.prev = prev
+	} else {
+		l.last = prev
+	}
+	i.idle = idleLink{}
+	l.length--
+}
+
+// addIdle puts i at the end of the list of descriptors, and closes those of the first where there are too
 // many. An inode stays on the list when it gets users again.
 func (fs *filesystem) addIdle(i *inode) {
 	var victim *inode
 	fs.idleMu.Lock()
-	fs.dropIdle(i)
-	i.idle.prev = fs.idleLast
-	if fs.idleLast != nil {
-		fs.idleLast.idle.next = i
-	} else {
-		fs.idleFirst = i
-	}
-	fs.idleLast = i
-	for fs.idleLength++; fs.idleLength > fs.maxIdle && victim == nil; {
-		first := fs.idleFirst
-		fs.dropIdle(first)
+	fs.idle.add(i)
+	for fs.idle.length > fs.maxIdle && victim == nil {
+		first := fs.idle.first
+		fs.idle.drop(first)
 		if first.TryIncRef() {
 			victim = first
 		}
@@ -186,24 +230,4 @@ func (fs *filesystem) addIdle(i *inode) {
 	}
 	victim.mu.Unlock()
 	victim.DecRef()
-}
-
-// dropIdle takes i off the idle list if it is there; idleMu is held.
-func (fs *filesystem) dropIdle(i *inode) {
-	next, prev := i.idle.next, i.idle.prev
-	if next == nil && prev == nil && fs.idleFirst != i {
-		return
-	}
-	if prev != nil {
-		prev.idle.next = next
-	} else {
-		fs.idleFirst = next
-	}
-	if next != nil {
-		next.idle.prev = prev
-	} else {
-		fs.idleLast = prev
-	}
-	i.idle = idleLink{}
-	fs.idleLength--
 }

@@ -16,11 +16,14 @@ import (
 type inode struct {
 	vfs.Inode
 	vfs.NoOps
-	fs     *filesystem   // immutable, as the next lines
-	key    fileKey       //
-	handle broker.Handle // closed by Release
-	target string        // of a symbolic link
+	fs     *filesystem // immutable, as the next lines
+	key    fileKey     //
+	target string      // of a symbolic link
+	// In a frozen attach point, where the file was found: that names it as long as it has no handle. A reference.
+	parent *inode
+	name   string
 
+	held     atomic.Uint64 // the handle, closed by Release; zero: none so far
 	maps     mm.MappingSet
 	appendMu sync.Mutex // serialises appending writes
 
@@ -30,15 +33,16 @@ type inode struct {
 	noCaps   atomic.Bool           // has no security.capability; exclusive attach points only
 	expected atomic.Bool           // was found and is neither opened nor listed yet
 	idle     idleLink              // guarded by fs.idleMu
+	pins     int32                 // uses of the handle; guarded by fs.idleMu
 	after    atomic.Pointer[inode] // was opened next the last time; nil once released
 
-	mu      sync.Mutex // guards what follows
-	attr    broker.Attr
-	users   int      // of the descriptors: open files and operations
-	old     []int32  // descriptors for reading that rw replaced
-	listing *listing // of a directory; nil: not known
-	listGen uint64   // counts changes of the directory
-	ahead   *ahead   // of a directory whose entries are looked up
+	mu      sync.Mutex  // guards what follows
+	attr    broker.Attr // immutable in frozen attach points
+	users   int         // of the descriptors: open files and operations
+	old     []int32     // descriptors for reading that rw replaced
+	listing *listing    // of a directory; nil: not known
+	listGen uint64      // counts changes of the directory
+	ahead   *ahead      // of a directory whose entries are looked up
 }
 
 // Release implements vfs.InodeOps.
@@ -51,7 +55,11 @@ func (i *inode) Release() {
 	fs.tableMu.Unlock()
 	i.after.Store(nil)
 	fs.idleMu.Lock()
-	fs.dropIdle(i)
+	if i.IsDir() {
+		fs.dirs.drop(i)
+	} else {
+		fs.idle.drop(i)
+	}
 	fs.leaveAhead(i)
 	fs.idleMu.Unlock()
 	i.mu.Lock()
@@ -59,7 +67,10 @@ func (i *inode) Release() {
 	i.dropAhead()
 	gone := i.attr.Nlink == 0
 	i.mu.Unlock()
-	fs.client.Close(i.handle)
+	fs.lose(i.handle())
+	if i.parent != nil {
+		i.parent.DecRef()
+	}
 	if gone {
 		fs.client.Flush() // the broker's descriptor keeps the space of a deleted file
 	}
@@ -74,17 +85,17 @@ func (i *inode) Lookup(ctx vfs.Context, name string) (*vfs.Inode, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &i.fs.found(&s, ahead).Inode, nil
+	return &i.fs.found(i, name, &s, ahead).Inode, nil
 }
 
 // lookup asks for one name.
 func (i *inode) lookup(name string) (*vfs.Inode, error) {
 	var buf [1]broker.Entry
-	e, err := i.fs.client.Walk(i.handle, []string{name}, buf[:0])
+	e, err := i.fs.client.Walk(i.handle(), []string{name}, 0, buf[:0])
 	if err != nil {
 		return nil, hostError(err)
 	}
-	return &i.fs.inode(&e[0]).Inode, nil
+	return &i.fs.inode(i, name, &e[0]).Inode, nil
 }
 
 // batch is how many components one request resolves: few paths are longer, and the broker allows 128.
@@ -94,7 +105,7 @@ const batch = 32
 func (i *inode) LookupMany(ctx vfs.Context, names []string) (found []*vfs.Inode, err error) {
 	dir := i
 	if s, ok := i.takeAhead(names[0]); ok {
-		dir = i.fs.found(&s, true)
+		dir = i.fs.found(i, names[0], &s, true)
 		found, names = append(found, &dir.Inode), names[1:]
 		if !dir.IsDir() {
 			return found, nil
@@ -103,12 +114,17 @@ func (i *inode) LookupMany(ctx vfs.Context, names []string) (found []*vfs.Inode,
 	var buf [8]broker.Entry
 	for len(names) > 0 {
 		n := min(len(names), batch)
-		e, err := i.fs.client.Walk(dir.handle, names[:n], buf[:0])
+		h, err := dir.use()
+		if err != nil {
+			return found, err
+		}
+		e, err := i.fs.client.Walk(h, names[:n], i.fs.bare(), buf[:0])
+		dir.done()
 		for k := range e {
 			if old, ok := dir.takeAhead(names[k]); ok {
 				i.fs.giveOne(&old)
 			}
-			dir = i.fs.inode(&e[k])
+			dir = i.fs.inode(dir, names[k], &e[k])
 			found = append(found, &dir.Inode)
 		}
 		if err != nil {
@@ -125,7 +141,7 @@ func (i *inode) LookupMany(ctx vfs.Context, names []string) (found []*vfs.Inode,
 // Revalidate implements vfs.Revalidator. It brings the child's attributes up to date, too.
 func (i *inode) Revalidate(ctx vfs.Context, name string, child *vfs.Inode) bool {
 	var buf [1]broker.Entry
-	e, err := i.fs.client.Walk(i.handle, []string{name}, buf[:0])
+	e, err := i.fs.client.Walk(i.handle(), []string{name}, 0, buf[:0])
 	if err != nil {
 		return child == nil && err == unix.ENOENT
 	}
@@ -168,31 +184,31 @@ func (i *inode) Create(ctx vfs.Context, name string, a *vfs.CreateArgs) (*vfs.In
 	mode, uid, gid := a.Mode&0o7777, uint32(a.UID), uint32(a.GID)
 	switch typ := a.Mode & unix.S_IFMT; typ {
 	case unix.S_IFDIR:
-		e.Handle, e.Attr, err = i.fs.client.Mkdir(i.handle, name, mode, uid, gid)
+		e.Handle, e.Attr, err = i.fs.client.Mkdir(i.handle(), name, mode, uid, gid)
 	case unix.S_IFLNK:
-		e.Handle, e.Attr, err = i.fs.client.Symlink(i.handle, name, a.Target, uid, gid)
+		e.Handle, e.Attr, err = i.fs.client.Symlink(i.handle(), name, a.Target, uid, gid)
 		e.Target = strings.Clone(a.Target)
 	default:
 		rdev := uint64(unix.Major(a.Rdev))<<32 | uint64(unix.Minor(a.Rdev))
-		e.Handle, e.Attr, err = i.fs.client.Mknod(i.handle, name, typ, mode, uid, gid, rdev)
+		e.Handle, e.Attr, err = i.fs.client.Mknod(i.handle(), name, typ, mode, uid, gid, rdev)
 	}
 	if err != nil {
 		return nil, hostError(err)
 	}
 	i.changed()
-	return &i.fs.inode(&e).Inode, nil
+	return &i.fs.inode(i, name, &e).Inode, nil
 }
 
 // create makes a regular file and leaves it with a descriptor and a user of it. An empty name makes one without a name.
 func (i *inode) create(name string, a *vfs.CreateArgs) (*inode, error) {
-	h, attr, fd, err := i.fs.client.Create(i.handle, name, unix.O_RDWR, a.Mode&0o7777, uint32(a.UID), uint32(a.GID))
+	h, attr, fd, err := i.fs.client.Create(i.handle(), name, unix.O_RDWR, a.Mode&0o7777, uint32(a.UID), uint32(a.GID))
 	if err != nil {
 		return nil, hostError(err)
 	}
 	if name != "" {
 		i.changed()
 	}
-	c := i.fs.inode(&broker.Entry{Handle: h, Attr: attr})
+	c := i.fs.inode(i, name, &broker.Entry{Handle: h, Attr: attr})
 	c.mu.Lock()
 	c.users++
 	if c.rw.Load() < 0 {
@@ -230,7 +246,7 @@ func (i *inode) Link(ctx vfs.Context, name string, target *vfs.Inode) error {
 		return unix.EXDEV
 	}
 	var a broker.Attr
-	if err := i.fs.client.Link(t.handle, i.handle, name, &a); err != nil {
+	if err := i.fs.client.Link(t.handle(), i.handle(), name, &a); err != nil {
 		return hostError(err)
 	}
 	i.changed()
@@ -249,7 +265,7 @@ func (i *inode) Rmdir(ctx vfs.Context, name string, victim *vfs.Inode) error {
 }
 
 func (i *inode) remove(name string, victim *vfs.Inode, dir bool) error {
-	if err := i.fs.client.Unlink(i.handle, name, dir); err != nil {
+	if err := i.fs.client.Unlink(i.handle(), name, dir); err != nil {
 		return hostError(err)
 	}
 	i.changed()
@@ -278,7 +294,7 @@ func (i *inode) Rename(ctx vfs.Context, name string, src *vfs.Inode, newDir *vfs
 	if !ok {
 		return unix.EXDEV
 	}
-	if err := i.fs.client.Rename(i.handle, name, to.handle, newName, flags); err != nil {
+	if err := i.fs.client.Rename(i.handle(), name, to.handle(), newName, flags); err != nil {
 		return hostError(err)
 	}
 	i.changed()
@@ -321,7 +337,12 @@ func (i *inode) Open(ctx vfs.Context, flags uint32) (vfs.FileImpl, error) {
 // ConnectHost connects to the socket of the host that the inode is, where the attach point allows that
 // (EPERM). typ is SOCK_STREAM, SOCK_DGRAM or SOCK_SEQPACKET. The descriptor is non-blocking.
 func (i *inode) ConnectHost(typ uint32) (fd int, err error) {
-	fd, err = i.fs.client.Connect(i.handle, typ)
+	h, err := i.use()
+	if err != nil {
+		return -1, err
+	}
+	defer i.done()
+	fd, err = i.fs.client.Connect(h, typ)
 	return fd, hostError(err)
 }
 
@@ -333,11 +354,16 @@ func (i *inode) GetXattr(ctx vfs.Context, name string) ([]byte, error) {
 	if name == capability && i.noCaps.Load() {
 		return nil, unix.ENODATA
 	}
+	h, err := i.use()
+	if err != nil {
+		return nil, err
+	}
+	defer i.done()
 	buf := make([]byte, 256)
-	n, err := i.fs.client.GetXattr(i.handle, name, buf)
+	n, err := i.fs.client.GetXattr(h, name, buf)
 	if err == unix.ERANGE {
 		buf = make([]byte, 64<<10)
-		n, err = i.fs.client.GetXattr(i.handle, name, buf)
+		n, err = i.fs.client.GetXattr(h, name, buf)
 	}
 	if err != nil {
 		if name == capability && !i.fs.shared && (err == unix.ENODATA || err == unix.EOPNOTSUPP) {
@@ -350,7 +376,12 @@ func (i *inode) GetXattr(ctx vfs.Context, name string) ([]byte, error) {
 
 // SetXattr implements vfs.InodeOps.
 func (i *inode) SetXattr(ctx vfs.Context, name string, value []byte, flags uint32) error {
-	if err := i.fs.client.SetXattr(i.handle, name, value, flags); err != nil {
+	h, err := i.use()
+	if err != nil {
+		return err
+	}
+	defer i.done()
+	if err := i.fs.client.SetXattr(h, name, value, flags); err != nil {
 		return hostError(err)
 	}
 	i.noCaps.Store(false)
@@ -360,7 +391,12 @@ func (i *inode) SetXattr(ctx vfs.Context, name string, value []byte, flags uint3
 
 // ListXattr implements vfs.InodeOps.
 func (i *inode) ListXattr(vfs.Context) ([]string, error) {
-	b, err := i.fs.client.ListXattr(i.handle)
+	h, err := i.use()
+	if err != nil {
+		return nil, err
+	}
+	defer i.done()
+	b, err := i.fs.client.ListXattr(h)
 	if err != nil {
 		if err == unix.EOPNOTSUPP {
 			return nil, nil
@@ -375,6 +411,11 @@ func (i *inode) ListXattr(vfs.Context) ([]string, error) {
 
 // RemoveXattr implements vfs.InodeOps.
 func (i *inode) RemoveXattr(ctx vfs.Context, name string) error {
+	h, err := i.use()
+	if err != nil {
+		return err
+	}
+	defer i.done()
 	i.touch()
-	return hostError(i.fs.client.RemoveXattr(i.handle, name))
+	return hostError(i.fs.client.RemoveXattr(h, name))
 }
