@@ -76,13 +76,25 @@ func (fd *FileDescription) readBlocking(ctx Context, dst mm.IOSeq) (n int64, err
 		if n, err = fd.sreader.ReadStream(ctx, dst); n > 0 || err != unix.EAGAIN {
 			break
 		}
-		if err = ctx.Block(w.C, deadline); err != nil {
-			err = BlockError(err, deadline)
+		if n, err = fd.park(ctx, dst, false, deadline); n > 0 || err != nil {
 			break
 		}
 	}
 	fd.waitable.EventUnregister(e)
 	fd.vfs.entries.Put(e)
+	return n, err
+}
+
+// park blocks until there may be something to transfer, or the other side has transferred n bytes of seq, whatever the error.
+func (fd *FileDescription) park(ctx Context, seq mm.IOSeq, write bool, deadline int64) (n int64, err error) {
+	w := ctx.Waker()
+	if fd.parker != nil {
+		fd.parker.Park(w, seq, write)
+	}
+	err = BlockError(ctx.Block(w.C, deadline), deadline)
+	if fd.parker != nil {
+		n = fd.parker.Unpark(w, write)
+	}
 	return n, err
 }
 
@@ -102,8 +114,9 @@ func (fd *FileDescription) writeBlocking(ctx Context, src mm.IOSeq, done int64) 
 		if err != unix.EAGAIN {
 			break
 		}
-		if err = ctx.Block(w.C, deadline); err != nil {
-			err = BlockError(err, deadline)
+		n, err = fd.park(ctx, src.DropFirst(done), true, deadline)
+		done += n
+		if err != nil || done == src.NumBytes() {
 			break
 		}
 	}

@@ -45,6 +45,15 @@ type StreamWriter interface {
 	WriteStream(ctx Context, src mm.IOSeq) (int64, error)
 }
 
+// StreamParker is a stream whose other side may do the transfer of a task that is blocked: what arrives is copied once, and mostly
+// more than one transfer is done before the task runs on.
+type StreamParker interface {
+	// Park offers seq, the memory of a read or of the rest of a write, to the other side until Unpark, which gives the number of bytes that
+	// it has used. by is the caller's Waker; it gets a token when something was read. One task at a time has an offer, the others none.
+	Park(by *waiter.Signal, seq mm.IOSeq, write bool)
+	Unpark(by *waiter.Signal, write bool) int64
+}
+
 // Sizer tells the size of the file: for SEEK_END and O_APPEND without Appender. Default: Stat of the inode.
 type Sizer interface {
 	Size(ctx Context) (int64, error)
@@ -162,6 +171,7 @@ type FileDescription struct {
 	writer   Writer
 	sreader  StreamReader
 	swriter  StreamWriter
+	parker   StreamParker
 	waitable waiter.Waitable
 	atime    AtimeToucher
 
@@ -206,6 +216,7 @@ func (v *VFS) newFile(p Path, impl FileImpl, flags uint32, writer bool) *FileDes
 	fd.writer, _ = impl.(Writer)
 	fd.sreader, _ = impl.(StreamReader)
 	fd.swriter, _ = impl.(StreamWriter)
+	fd.parker, _ = impl.(StreamParker)
 	fd.waitable, _ = impl.(waiter.Waitable)
 	fd.atime, _ = p.Dentry.inode.ops.(AtimeToucher)
 	if b, ok := impl.(FileBinder); ok {

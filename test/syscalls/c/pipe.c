@@ -349,3 +349,316 @@ CASE(wakes_though_the_thread_ends)
 		EQ(pthread_join(t, 0), 0);
 	}
 }
+
+static char *pages(int n) { return mmap(0, n * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0); }
+
+static struct {
+	pthread_t t;
+	char *to;
+	size_t n;
+	ssize_t got;
+	int err;
+} reading;
+
+static void *reads(void *x)
+{
+	reading.got = read(p[0], reading.to, reading.n);
+	reading.err = errno;
+	return x;
+}
+
+/* A thread blocks in a read to memory that was used before. */
+static void block_in_read(char *to, size_t n)
+{
+	memset(to, 1, n);
+	reading.to = to, reading.n = n;
+	EQ(pthread_create(&reading.t, 0, reads, 0), 0);
+	msleep(20);
+}
+
+CASE(blocked_reader_with_pieces)
+{
+	mk(0);
+	char *b = pages(8), *w = pages(4);
+	memset(b, 1, 8 * 4096);
+	pid_t c = CHILD({
+		struct iovec v[] = {{b + 10, 5}, {b, 0}, {b + 4000, 5000}, {b + 12000, 9000}};
+		EQ(readv(p[0], v, 4), 10000);
+		for (int i = 0; i < 10000; i++)
+			EQ((unsigned char)(i < 5 ? b[10 + i] : i < 5005 ? b[4000 + i - 5] : b[12000 + i - 5005]), i % 251);
+		EQ(b[9], 1);
+		EQ(b[15], 1);
+		EQ(b[9000], 1);
+		EQ(b[12000 + 4995], 1);
+	});
+	for (int i = 0; i < 10000; i++)
+		w[i] = i % 251;
+	msleep(20);
+	struct iovec v[] = {{w, 1}, {w + 1, 4999}, {w + 5000, 5000}};
+	EQ(writev(p[1], v, 3), 10000);
+	EQ(REAP(c), 0);
+}
+
+CASE(buffer_changes_under_a_blocked_reader)
+{
+	mk(0);
+	char *b = pages(4), *w = pages(4), x[200];
+	memset(w, 'w', 4 * 4096);
+	block_in_read(b, 4 * 4096);
+	OK(munmap(b, 4 * 4096));
+	EQ(write(p[1], w, 100), 100);
+	EQ(pthread_join(reading.t, 0), 0);
+	EQ(reading.got, -1);
+	EQ(reading.err, EFAULT);
+	EQ(read(p[0], x, 200), 100); /* nothing is lost */
+
+	b = pages(4);
+	block_in_read(b, 4 * 4096);
+	OK(mprotect(b, 4 * 4096, PROT_READ));
+	EQ(write(p[1], w, 100), 100);
+	EQ(pthread_join(reading.t, 0), 0);
+	EQ(reading.got, -1);
+	EQ(reading.err, EFAULT);
+	EQ(b[0], 1);
+	EQ(read(p[0], x, 200), 100);
+
+	b = pages(4);
+	block_in_read(b, 4 * 4096);
+	CHECK(mmap(b, 4 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == b);
+	EQ(write(p[1], w, 5000), 5000);
+	EQ(pthread_join(reading.t, 0), 0);
+	EQ(reading.got, 5000);
+	EQ(b[0], 'w');
+	EQ(b[4999], 'w');
+	EQ(b[5000], 0);
+}
+
+CASE(fork_beside_a_blocked_reader)
+{
+	mk(0);
+	int q[2];
+	OK(pipe(q));
+	char *b = pages(4);
+	for (int i = 0; i < 20; i++) {
+		block_in_read(b, 4 * 4096);
+		pid_t c = CHILD({
+			char x;
+			EQ(read(q[0], &x, 1), 1);
+			for (int k = 0; k < 4 * 4096; k++)
+				EQ(b[k], 1);
+		});
+		char w[6000] = {};
+		EQ(write(p[1], w, 6000), 6000);
+		EQ(pthread_join(reading.t, 0), 0);
+		EQ(reading.got, 6000);
+		EQ(b[0], 0);
+		EQ(write(q[1], "x", 1), 1);
+		EQ(REAP(c), 0);
+	}
+}
+
+static volatile int caught;
+static void catches(int s) { caught++; }
+
+/* A read that has got something gives that, whatever signal comes. */
+CASE(signal_after_a_write)
+{
+	mk(0);
+	struct sigaction a = {.sa_handler = catches};
+	OK(sigaction(SIGUSR1, &a, 0));
+	pid_t self = getpid();
+	char b[100];
+	for (int i = 0; i < 50; i++) {
+		int n = 0, old = caught;
+		pid_t c = CHILD({
+			usleep(i % 3 * 1000);
+			EQ(write(p[1], "abc", 3), 3);
+			OK(kill(self, SIGUSR1));
+			EQ(write(p[1], "defg", 4), 4);
+		});
+		while (n < 7) {
+			int k = read(p[0], b, 100);
+			if (k < 0)
+				EQ(errno, EINTR);
+			else
+				n += k;
+		}
+		EQ(n, 7);
+		EQ(REAP(c), 0);
+		EQ(caught, old + 1);
+	}
+}
+
+/* What an interrupted write says is what arrives. */
+CASE(interrupted_large_writes)
+{
+	mk(0);
+	struct sigaction a = {.sa_handler = catches};
+	OK(sigaction(SIGUSR1, &a, 0));
+	static char w[1 << 20], b[70000];
+	for (int i = 0; i < 1 << 20; i++)
+		w[i] = i % 251;
+	pid_t self = getpid(), c = CHILD({
+		close(p[1]);
+		long n = 0;
+		int k, i = 0;
+		while ((k = read(p[0], b, 1 + i * 7919 % 69999)) > 0) {
+			for (int j = 0; j < k; j++)
+				EQ((unsigned char)b[j], (n + j) % (1 << 20) % 251);
+			n += k;
+			if (++i % 20 == 0)
+				OK(kill(self, SIGUSR1));
+		}
+		EQ(n, 8 << 20);
+	});
+	for (int n = 0; n < 8 << 20;) {
+		int k = write(p[1], w + n % (1 << 20), (1 << 20) - n % (1 << 20));
+		if (k < 0)
+			EQ(errno, EINTR);
+		else
+			n += k;
+	}
+	close(p[1]);
+	EQ(REAP(c), 0);
+	CHECK(caught);
+}
+
+/* Readers that are killed lose no more than what they have read: records stay whole for the next. */
+CASE(killed_readers)
+{
+	mk(0);
+	char b[64 * 100];
+	memset(b, 1, sizeof b);
+	for (int i = 0; i < 30; i++) {
+		pid_t c = CHILD({
+			for (;;)
+				read(p[0], b, sizeof b);
+		});
+		char w[64];
+		memset(w, 'a' + i % 26, 64);
+		usleep(i % 4 * 300);
+		for (int k = 0; k < 300; k++) {
+			EQ(write(p[1], w, 64), 64);
+			if (k == 200)
+				OK(kill(c, SIGKILL));
+		}
+		EQ(REAP(c), SIGKILL);
+		OK(fcntl(p[0], F_SETFL, O_NONBLOCK));
+		int n;
+		while ((n = read(p[0], b, sizeof b)) > 0) {
+			EQ(n % 64, 0);
+			for (int k = 0; k < n; k++)
+				EQ(b[k], w[0]);
+		}
+		OK(fcntl(p[0], F_SETFL, 0));
+	}
+}
+
+/* A writer that is killed has written what was read and what the pipe holds. */
+CASE(killed_writers)
+{
+	static char w[1 << 20], b[5000];
+	for (int i = 0; i < 20; i++) {
+		mk(0);
+		pid_t c = CHILD({
+			close(p[0]);
+			for (int k = 0; k < 1 << 20; k++)
+				w[k] = k % 251;
+			write(p[1], w, sizeof w);
+		});
+		close(p[1]);
+		long n = 0;
+		int k;
+		while ((k = read(p[0], b, sizeof b)) > 0) {
+			for (int j = 0; j < k; j++)
+				EQ((unsigned char)b[j], (n + j) % 251);
+			n += k;
+			if (n > 200000 && n < 200000 + 5000)
+				OK(kill(c, SIGKILL));
+		}
+		CHECK(n > 200000 && n <= 1 << 20);
+		if (REAP(c) != SIGKILL)
+			EQ(n, 1 << 20);
+		close(p[0]);
+	}
+}
+
+/* Who polls, or asks without waiting, sees the rest of a blocked write, too. */
+CASE(poll_and_a_blocked_writer)
+{
+	static char w[300000], b[65536];
+	for (int how = 0; how < 3; how++) {
+		mk(how == 1 ? O_NONBLOCK : 0);
+		OK(fcntl(p[1], F_SETFL, 0));
+		pid_t c = CHILD({
+			close(p[0]);
+			EQ(write(p[1], w, sizeof w), sizeof w);
+			pause();
+		});
+		close(p[1]);
+		for (int n = 0; n < sizeof w;) {
+			struct pollfd f = {p[0], POLLIN, 0};
+			EQ(poll(&f, 1, how == 2 ? 0 : 5000) >= 0, 1);
+			if (!(f.revents & POLLIN))
+				continue;
+			int k = OK(read(p[0], b, how == 2 ? 1000 : sizeof b));
+			CHECK(k > 0);
+			n += k;
+		}
+		struct pollfd f = {p[0], POLLIN, 0};
+		EQ(poll(&f, 1, 0), 0);
+		OK(kill(c, SIGKILL));
+		REAP(c);
+		close(p[0]);
+	}
+}
+
+CASE(packets_for_a_blocked_reader)
+{
+	mk(O_DIRECT);
+	char b[9000];
+	memset(b, 1, sizeof b);
+	pid_t c = CHILD({
+		msleep(10);
+		EQ(write(p[1], b, 5000), 5000);
+		EQ(write(p[1], b, 10), 10);
+	});
+	EQ(read(p[0], b, sizeof b), 4096);
+	EQ(read(p[0], b, sizeof b), 904);
+	EQ(read(p[0], b, sizeof b), 10);
+	EQ(REAP(c), 0);
+}
+
+CASE(splice_and_blocked_ends)
+{
+	mk(0);
+	int q[2];
+	OK(pipe(q));
+	static char w[200000], b[65536];
+	for (int i = 0; i < sizeof w; i++)
+		w[i] = i % 251;
+	pid_t from = CHILD({ EQ(write(p[1], w, sizeof w), sizeof w); });
+	pid_t to = CHILD({
+		memset(b, 1, sizeof b);
+		close(p[1]);
+		close(q[1]);
+		int n = 0;
+		int k;
+		while ((k = OK(read(q[0], b, sizeof b))) > 0) {
+			for (int j = 0; j < k; j++)
+				EQ((unsigned char)b[j], (n + j) % 251);
+			n += k;
+		}
+		EQ(n, sizeof w);
+	});
+	msleep(20);
+	close(p[1]);
+	for (int n = 0; n < sizeof w;) {
+		int k = OK(splice(p[0], 0, q[1], 0, 50000, 0));
+		CHECK(k > 0);
+		n += k;
+	}
+	close(q[1]);
+	EQ(REAP(from), 0);
+	EQ(REAP(to), 0);
+}

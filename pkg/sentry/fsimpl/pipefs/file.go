@@ -52,6 +52,16 @@ func (e *end) WriteStream(ctx vfs.Context, src mm.IOSeq) (int64, error) {
 	return n, err
 }
 
+// Park implements vfs.StreamParker. Packets go through the pipe.
+func (e *end) Park(by *waiter.Signal, seq mm.IOSeq, write bool) {
+	if !write || seq.NumBytes() > atomicBuf && e.fd.Flags()&unix.O_DIRECT == 0 {
+		e.p.park(by, seq, write)
+	}
+}
+
+// Unpark implements vfs.StreamParker.
+func (e *end) Unpark(by *waiter.Signal, write bool) int64 { return e.p.unpark(by, write) }
+
 // Readiness implements waiter.Waitable.
 func (e *end) Readiness(mask waiter.EventMask) waiter.EventMask {
 	return e.p.readiness(e.r, e.w) & mask

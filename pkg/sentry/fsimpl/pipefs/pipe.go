@@ -34,6 +34,9 @@ type Pipe struct {
 	rOpens    uint64 // opens ever, so that a blocked open sees one that is closed again already
 	wOpens    uint64
 	hadWriter bool // a writer was there since the pipe was last wholly closed: then its absence is a hangup
+
+	taker party // a blocked reader; what it has got was never in the pipe for others
+	giver party // a blocked writer
 }
 
 // segment is n bytes of content; a packet (O_DIRECT) is read by itself.
@@ -66,6 +69,9 @@ func (p *Pipe) Read(dst mm.IOSeq, by *waiter.Signal) (int64, error) {
 func (p *Pipe) read(dst mm.IOSeq, want int64) (int64, error) {
 	n := p.data.Len()
 	if n == 0 {
+		if n := p.fetch(dst, int64(p.size)); n > 0 {
+			return n, nil
+		}
 		if p.writers == 0 {
 			return 0, nil
 		}
@@ -133,10 +139,17 @@ func (p *Pipe) writable() bool { return p.size-p.data.Len() >= atomicBuf }
 // SIGPIPE), EAGAIN with the number of bytes written so far when the pipe is full.
 func (p *Pipe) Write(src mm.IOSeq, by *waiter.Signal, packet bool) (int64, error) {
 	p.mu.Lock()
-	done, err := p.write(src, packet)
+	done, handed, err := p.write(src, packet)
+	reader := p.taker.sig
 	p.mu.Unlock()
-	if done > 0 { // without the lock, which who wakes up takes
+	// Without the lock, which who wakes up takes.
+	if handed > 0 {
+		by.WakeLater(reader)
+	}
+	if done > handed {
 		p.queue.NotifyLater(by, waiter.ReadableEvents)
+	}
+	if done > 0 {
 		if err != unix.EAGAIN {
 			err = nil
 		}
@@ -144,14 +157,16 @@ func (p *Pipe) Write(src mm.IOSeq, by *waiter.Signal, packet bool) (int64, error
 	return done, err
 }
 
-// write is Write with mu held.
-func (p *Pipe) write(src mm.IOSeq, packet bool) (int64, error) {
+// write is Write with mu held; handed is what of it went to a blocked reader.
+func (p *Pipe) write(src mm.IOSeq, packet bool) (done, handed int64, err error) {
 	total := src.NumBytes()
 	if p.readers == 0 {
-		return 0, unix.EPIPE
+		return 0, 0, unix.EPIPE
 	}
-	var done int64
-	var err error
+	if !packet {
+		handed = p.hand(src, total <= atomicBuf)
+		done = handed
+	}
 	for done < total {
 		left := total - done
 		if packet {
@@ -169,7 +184,7 @@ func (p *Pipe) write(src mm.IOSeq, packet bool) (int64, error) {
 			break
 		}
 	}
-	return done, err
+	return done, handed, err
 }
 
 // append copies n bytes of src to the end of the content.
