@@ -40,6 +40,7 @@ type addressSpace struct {
 	code     atomic.Pointer[platform.Text] // what Patch was called with last
 	noPatch  atomic.Bool
 	several  atomic.Bool // there was more than one thread
+	entered  atomic.Bool // a context had a thread here: application code may have run
 	freezing atomic.Bool // frozen is held, and no thread may go to application code
 	frozen   sync.Mutex  // outermost
 
@@ -141,7 +142,7 @@ const (
 )
 
 // await waits for the batch that post started and returns its result, a system call's. It kills the process if
-// the application tampers with the answer.
+// the application tampers with the answer, or hides it. Where no application code ever ran, silence only means that the host is slow.
 func (a *addressSpace) await() (int64, error) {
 	var asked patience
 	for yields := 0; ; {
@@ -166,7 +167,7 @@ func (a *addressSpace) await() (int64, error) {
 		}
 		poll := a.p.pace.poll
 		silent := !futexWait(&a.done.state, doneWaiter, &poll)
-		if asked.over(&a.p.pace, awaitPatience) || silent && a.isDead() {
+		if a.entered.Load() && asked.over(&a.p.pace, awaitPatience) || silent && a.isDead() {
 			a.kill()
 			return 0, errDead
 		}
@@ -453,6 +454,7 @@ func (a *addressSpace) ref() (ok bool) {
 		return false
 	}
 	a.refs++
+	a.entered.Store(true)
 	return true
 }
 

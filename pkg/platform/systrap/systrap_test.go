@@ -2,6 +2,7 @@ package systrap
 
 import (
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -150,5 +151,36 @@ func BenchmarkFork(b *testing.B) {
 			b.Fatal(err)
 		}
 		as.Release()
+	}
+}
+
+// TestSlowHost: what never ran application code may be silent for as long as the host is slow, be it the zygote or a new process.
+func TestSlowHost(t *testing.T) {
+	p := newPlatform(t)
+	hasten(p)
+	stop := func(a *addressSpace) (slow time.Duration) {
+		unix.Kill(a.pid, unix.SIGSTOP)
+		pace := &p.(*systrap).pace
+		slow = 2 * awaitPatience * time.Duration(pace.patience) * time.Duration(pace.poll.Nano())
+		time.AfterFunc(slow, func() { unix.Kill(a.pid, unix.SIGCONT) })
+		return slow
+	}
+	zygote := p.(*systrap).zygote
+	start, slow := time.Now(), stop(zygote)
+	for time.Since(start) < slow {
+		as, err := p.NewAddressSpace()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer as.Release()
+	}
+	as, err := p.NewAddressSpace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer as.Release()
+	stop(as.(*addressSpace))
+	if err := as.Apply([]platform.MapOp{{Op: platform.OpUnmap, Addr: 0x20000000, Length: arch.PageSize}}); err != nil {
+		t.Fatal(err)
 	}
 }
