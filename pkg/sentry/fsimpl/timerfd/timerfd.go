@@ -32,6 +32,7 @@ type File struct {
 	ticks    uint64      // expiries that nobody has read
 	flags    int         // of the last Set
 	gen      uint64      // counts Set, so that a late expiry of an old setting does nothing
+	armed    bool        // timer will fire
 	timer    *time.Timer // host resource
 }
 
@@ -59,7 +60,7 @@ func (f *File) Set(s Setting, flags int) Setting {
 	f.advance(now)
 	old := f.left(now)
 	f.gen++
-	f.ticks, f.flags, f.interval, f.next = 0, flags, s.Interval, 0
+	f.ticks, f.flags, f.interval, f.next, f.armed = 0, flags, s.Interval, 0, false
 	if f.timer != nil {
 		f.timer.Stop()
 		f.timer = nil
@@ -115,14 +116,16 @@ const longest = int64(time.Hour)
 
 // arm starts the host timer for the next expiry; mu is held.
 func (f *File) arm(now int64) {
-	if f.next == 0 {
+	if f.next == 0 || f.ticks != 0 || f.armed {
 		return
 	}
+	f.armed = true
 	gen, d := f.gen, min(f.next-now, longest)
 	f.timer = time.AfterFunc(time.Duration(d), func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if f.gen == gen {
+			f.armed = false
 			now := clock.Now(f.clock)
 			f.advance(now)
 			f.arm(now)
@@ -136,9 +139,11 @@ func (f *File) ReadStream(_ vfs.Context, dst mm.IOSeq) (int64, error) {
 		return 0, unix.EINVAL
 	}
 	f.mu.Lock()
-	f.advance(clock.Now(f.clock))
+	now := clock.Now(f.clock)
+	f.advance(now)
 	v := f.ticks
 	f.ticks = 0
+	f.arm(now)
 	f.mu.Unlock()
 	if v == 0 {
 		return 0, unix.EAGAIN

@@ -1,6 +1,7 @@
 package timerfd
 
 import (
+	"encoding/binary"
 	"testing"
 	"time"
 
@@ -44,5 +45,37 @@ func TestTimer(t *testing.T) {
 			t.Fatal(s)
 		}
 		f.DecRef()
+	}
+}
+
+// TestUnread: a timer that has expired costs nothing until somebody reads it, however short its interval is.
+func TestUnread(t *testing.T) {
+	v := vfs.New(0)
+	ctx := vfs.NewKernelContext(auth.NewRootCredentials(auth.NewRootUserNamespace()), nil, nil)
+	f := New(v, unix.CLOCK_MONOTONIC, 0)
+	defer f.DecRef()
+	x := f.Impl().(*File)
+	x.Set(Setting{Value: 1e6, Interval: 1}, 0)
+	b := make([]byte, 8)
+	for range 3 {
+		ticks := func() uint64 {
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			return x.ticks
+		}
+		for ticks() == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		n := ticks()
+		time.Sleep(2 * time.Millisecond)
+		if ticks() != n {
+			t.Fatalf("%d ticks, then %d without a read", n, ticks())
+		}
+		if k, err := f.Read(ctx, mm.BytesSeq(b)); k != 8 || err != nil {
+			t.Fatal(k, err)
+		}
+		if got := binary.LittleEndian.Uint64(b); got < n+2e6 {
+			t.Fatalf("%d ticks read after %d and 2 ms", got, n)
+		}
 	}
 }
