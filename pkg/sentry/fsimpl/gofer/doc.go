@@ -13,7 +13,7 @@
 // Data goes between the host's page cache and user memory without the broker: an inode holds host
 // descriptors, at most one for reading and one for reading and writing, that all open files and
 // mappings of it use, and that stay open some time after the last close. There is no page cache in the
-// sentry, so reads, writes and mappings are coherent.
+// sentry, so reads, writes and mappings are coherent, but for a few blocks of files that nobody changes: see block.go.
 //
 // FIFOs and sockets have inodes on the host, so that they are seen in directories and keep their
 // attributes, but what is behind them lives in the sentry. Device nodes can be listed and not made,
@@ -30,5 +30,6 @@
 //	  filesystem.tableMu
 //	  filesystem.idleMu
 //	again.mu
+//	blocks.mu
 //	dirFile.mu
 package gofer

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"husk/pkg/sentry/mm"
 	"husk/pkg/sentry/vfs"
 )
 
@@ -98,6 +99,81 @@ func TestFrozen(t *testing.T) {
 	d.DecRef()
 	if kept := h.fs.handles.kept.Load(); kept != 1 {
 		t.Errorf("%d handles at the end", kept)
+	}
+}
+
+// TestBlocks: small reads that come again are the file's bytes, wherever they are, and no more blocks are kept than may be.
+func TestBlocks(t *testing.T) {
+	dir := t.TempDir()
+	data := make([]byte, 3*blockSize+100)
+	for k := range data {
+		data[k] = byte(k*7 + k>>8)
+	}
+	os.WriteFile(dir+"/big", data, 0o644)
+	os.WriteFile(dir+"/empty", nil, 0o644)
+	for k := range blocksMax + 10 {
+		os.WriteFile(fmt.Sprintf("%s/s%d", dir, k), fmt.Appendf(nil, "small %d", k), 0o644)
+	}
+	h := setupOn(t, dir, Options{ReadOnly: true})
+	big := h.lookup(h.root, "big")
+	f, err := big.Open(h.ctx, unix.O_RDONLY)
+	h.must(err)
+	for _, x := range []struct{ off, n int }{
+		{0, 1}, {0, blockSize}, {1, blockSize}, {blockSize, blockSize}, {blockSize - 1, 1}, {blockSize - 1, 2}, {3*blockSize + 90, 10}, {3*blockSize + 90, 11},
+		{3*blockSize + 99, 5000}, {3 * blockSize, blockSize}, {0, len(data)}, {len(data), 1}, {2*blockSize + 5, 0},
+	} {
+		for range 4 {
+			if s, w := read(t, f, x.n, int64(x.off)), string(data[x.off:min(x.off+x.n, len(data))]); s != w {
+				t.Errorf("%d bytes at %d: %q, want %q", x.n, x.off, s, w)
+			}
+		}
+	}
+	if big.recent.block.Load() == nil {
+		t.Error("no block is kept")
+	}
+	if a := testing.AllocsPerRun(100, func() { read4(t, f) }); a > 0 {
+		t.Errorf("%v allocations for a read", a)
+	}
+	f.Release()
+	empty := h.lookup(h.root, "empty")
+	if f, err = empty.Open(h.ctx, unix.O_RDONLY); err == nil {
+		if s := read(t, f, 10, 0); s != "" {
+			t.Errorf("%q in an empty file", s)
+		}
+		f.Release()
+	}
+	var files []*inode
+	for k := range blocksMax + 10 {
+		i := h.lookup(h.root, fmt.Sprintf("s%d", k))
+		f, err := i.Open(h.ctx, unix.O_RDONLY)
+		h.must(err)
+		for range 3 {
+			if s := read(t, f, 64, 0); s != fmt.Sprintf("small %d", k) {
+				t.Errorf("%q", s)
+			}
+		}
+		f.Release()
+		files = append(files, i)
+	}
+	kept := 0
+	for _, i := range append(files, big) {
+		if i.recent.block.Load() != nil {
+			kept++
+		}
+	}
+	if kept != blocksMax || files[0].recent.block.Load() != nil {
+		t.Errorf("%d blocks", kept)
+	}
+	for _, i := range append(files, big, empty) {
+		i.DecRef()
+	}
+}
+
+var readBuf [4]byte
+
+func read4(t *testing.T, f vfs.FileImpl) {
+	if n, err := f.(vfs.Reader).Read(nil, mm.BytesSeq(readBuf[:]), 8); n != 4 || err != nil {
+		t.Error(n, err)
 	}
 }
 

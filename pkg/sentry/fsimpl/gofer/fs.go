@@ -45,8 +45,9 @@ type filesystem struct {
 	ahead     [aheadDirs]*inode // directories with entries asked for ahead, without references
 	aheadNext int
 
-	habit habit
-	again again
+	habit  habit
+	blocks blocks
+	again  again
 }
 
 // fileKey is what makes a file of the host one file, whatever its names are.

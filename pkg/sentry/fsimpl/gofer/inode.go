@@ -25,6 +25,7 @@ type inode struct {
 
 	held     atomic.Uint64 // the handle, closed by Release; zero: none so far
 	maps     mm.MappingSet
+	recent   recent     // frozen attach points
 	appendMu sync.Mutex // serialises appending writes
 
 	// Host descriptors; -1: none. Changed with mu held; a user reads them without.
