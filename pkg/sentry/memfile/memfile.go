@@ -211,7 +211,7 @@ func (f *File) Slice(off, n uint64) []byte {
 func (f *File) Allocate(n uint64, o AllocOpts) (Range, error) {
 	r, err := f.allocate(n, o)
 	if r.Dirty && !o.Overwrite {
-		if f.zero(r) != nil {
+		if f.Clear(r) != nil {
 			f.DecRef(r)
 			return Range{}, unix.ENOMEM
 		}
@@ -223,9 +223,9 @@ func (f *File) Allocate(n uint64, o AllocOpts) (Range, error) {
 // zeros is what clears a cached range; immutable.
 var zeros [cachedRange]byte
 
-// zero clears a cached range: what is in memory by writing, as the sentry's page tables may lack it, and a fault for each
-// page costs more than a system call; the rest, which may be in the host's swap, by punching.
-func (f *File) zero(r Range) error {
+// Clear makes a range of at most 256 KiB read as zeros: what is in memory by writing, as the sentry's page tables may lack it, and a fault for each
+// page costs more than a system call; the rest, which may be in the host's swap, by punching. Errors: ENOMEM and the like.
+func (f *File) Clear(r Range) error {
 	var vec [cachedRange / pageSize]byte
 	n := r.Len / pageSize
 	if !f.ResidentPages(r.Off, vec[:n]) {

@@ -10,6 +10,9 @@
 // Changes of the pages are collected and given to the platform at once (flush.go). It may put them off until the application
 // runs on; until it says that they are made, the pages that they take away stay allocated.
 //
+// Small memory that the application gives up and asks for again at the same place, over and over, stays mapped without rights in between
+// (spare.go).
+//
 // Fork shares pages until they are written, but for those that either side wrote soon after the last fork (fork.go): they are
 // copied at once, and the parent's stay writable.
 //

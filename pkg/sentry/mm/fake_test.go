@@ -249,7 +249,14 @@ func newFile(t testing.TB) *memfile.File {
 }
 
 func newMM(t testing.TB, fork bool) *MemoryManager {
-	return New(&fakePlatform{fork: fork}, newFile(t), limits.New())
+	f := newFile(t)
+	m := New(&fakePlatform{fork: fork}, f, limits.New())
+	t.Cleanup(func() { // before f is closed
+		m.pagesMu.Lock()
+		defer m.pagesMu.Unlock()
+		m.stopExpiry()
+	})
+	return m
 }
 
 func mustMap(t testing.TB, m *MemoryManager, o MMapOpts) uint64 {
@@ -297,6 +304,19 @@ func checkInvariants(t testing.TB, m *MemoryManager) {
 			a = v.End
 		}
 	}
+	var spared uint64
+	for _, s := range m.spares.list {
+		spared += s.end - s.start
+		if q := m.pages.Seek(s.start); m.pages.Valid(q) && m.pages.At(q).Start < s.end && m.pages.At(q).Val.has(pageMapped) {
+			t.Fatalf("the spare %+v has pages %+v", s, *m.pages.At(q))
+		}
+		if m.file.Exclusive(s.off, s.end-s.start) != s.end-s.start {
+			t.Fatalf("the spare %+v is not the process's own", s)
+		}
+	}
+	if spared != m.spares.bytes || spared > spareMax || len(m.spares.list) > spareCount+2 {
+		t.Fatalf("%d bytes spared, said %d, in %d parts", spared, m.spares.bytes, len(m.spares.list))
+	}
 	if m.as == nil {
 		return
 	}
@@ -306,6 +326,13 @@ func checkInvariants(t testing.TB, m *MemoryManager) {
 	defer as.mu.Unlock()
 	for a, pg := range as.pages {
 		q, ok := m.pages.Find(a)
+		if i := m.spareAt(a); i >= 0 && (!ok || !m.pages.At(q).Val.has(pageMapped)) {
+			s := &m.spares.list[i]
+			if pg.fd != m.file.FD() || s.off+a-s.start != pg.off || pg.perms != platform.None {
+				t.Fatalf("the platform has %#x as %+v, the spare is %+v", a, pg, *s)
+			}
+			continue
+		}
 		if !ok {
 			t.Fatalf("the platform has %#x, mm not", a)
 		}

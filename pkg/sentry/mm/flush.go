@@ -66,8 +66,13 @@ func (m *MemoryManager) flushNow() (err error) {
 }
 
 // keep is for when the host refused a change, as it does with too many mappings: of what was to go the application may have anything, and
-// nobody else gets it before the process has ended.
+// nobody else gets it before the process has ended. That goes for the spares, too, and there are going to be none.
 func (m *MemoryManager) keep() {
+	m.spares.none = true
+	for _, s := range m.spares.list {
+		m.stuck = append(m.stuck, memfile.Range{Off: s.off, Len: s.end - s.start})
+	}
+	m.spares.list, m.spares.bytes = m.spares.list[:0], 0
 	m.stuck = append(m.stuck, m.drops...)
 	m.drops = m.drops[:0]
 }

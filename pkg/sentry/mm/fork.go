@@ -42,6 +42,9 @@ func (m *MemoryManager) forkTo(c *MemoryManager) error {
 	}
 	c.report = m.broken
 	m.heat()
+	for len(m.spares.list) > 0 {
+		m.dropSpare(0, false)
+	}
 	for p := m.vmas.First(); m.vmas.Valid(p); p = m.vmas.Next(p) {
 		s := m.vmas.At(p)
 		if s.Val.has(vmaDontFork) {
@@ -64,6 +67,12 @@ func (m *MemoryManager) forkTo(c *MemoryManager) error {
 	var err error
 	c.as, err = forker.Fork(m.ops, c.ops)
 	m.ops, c.ops = m.ops[:0], c.ops[:0]
+	if err != nil {
+		m.keep()
+	}
+	if ferr := m.flush(); err == nil {
+		err = ferr
+	}
 	return err
 }
 
@@ -203,6 +212,8 @@ func (m *MemoryManager) destroy() {
 		m.as = nil
 	}
 	m.drops, m.stuck = append(m.drops, m.stuck...), nil
+	m.dropSpares(0, m.max)
+	m.stopExpiry()
 	for p := m.pages.First(); m.pages.Valid(p); p = m.pages.Next(p) {
 		m.dropRef(m.pages.At(p))
 	}

@@ -52,7 +52,8 @@ type MemoryManager struct {
 	drops   []memfile.Range       // references to drop after ops have been applied; empty when pagesMu is free
 	ticket  uint64                // of the last changes that as may have put off
 	held    []held                // by ascending tickets
-	stuck   []memfile.Range       // references that are dropped at the end only; see keep
+	spares  spares
+	stuck   []memfile.Range // references that are dropped at the end only; see keep
 	// heldBytes is the length of held; changed with pagesMu held.
 	heldBytes atomic.Uint64
 

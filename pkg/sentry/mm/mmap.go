@@ -83,12 +83,14 @@ func (m *MemoryManager) MMap(o MMapOpts) (uint64, error) {
 	populate := o.Populate || v.has(vmaLocked) && m.lockFuture&unix.MCL_ONFAULT == 0
 	prefault := !populate && v.perms != platform.None &&
 		(o.Prefault && !o.Image && n <= fileChunk || v.mappable == nil && n <= prefaultAnon && v.perms&platform.Write != 0 && !o.NoHugePage)
-	if replaced || prefault {
+	// Memory that was in use there before is going to be again.
+	spare := !populate && v.mappable == nil && v.perms&platform.Write != 0 && n <= spareMax
+	if replaced || prefault || spare {
 		m.pagesMu.Lock()
 		if replaced {
 			m.dropPages(addr, addr+n)
 		}
-		if prefault {
+		if prefault || spare && m.spared(addr, addr+n) {
 			m.prefault(addr)
 		}
 		m.flush()
@@ -261,7 +263,7 @@ func (m *MemoryManager) Munmap(addr, length uint64) error {
 			return unix.ENOMEM
 		}
 	}
-	m.removeVMAs(addr, addr+n)
+	m.removeVMAs(addr, addr+n, false)
 	return nil
 }
 
@@ -373,7 +375,7 @@ func (m *MemoryManager) Brk(addr uint64) uint64 {
 		if m.sealed(to, from) {
 			return old
 		}
-		m.removeVMAs(to, from)
+		m.removeVMAs(to, from, true)
 	case to > from:
 		v := vma{name: "[heap]", perms: platform.ReadWrite, maxPerms: allPerms}
 		if m.lockFuture != 0 {
@@ -391,6 +393,9 @@ func (m *MemoryManager) Brk(addr uint64) uint64 {
 		} else if to-from <= anonChunk {
 			m.pagesMu.Lock()
 			m.prefault(from) // programs ask for a larger heap when they need it
+			if q, ok := m.pages.Find(from); ok && m.pages.At(q).End < to {
+				m.prefault(m.pages.At(q).End) // behind a spare
+			}
 			m.flush()
 			m.pagesMu.Unlock()
 		}

@@ -229,6 +229,7 @@ func (w *world) step() {
 func TestModel(t *testing.T) {
 	for seed := range uint64(30) {
 		m := newMM(t, seed%2 == 0)
+		m.spares.credit = maxCredit * uint8(seed/2%2)
 		w := &world{t: t, r: rand.New(rand.NewPCG(seed, 7)), file: newHostFile(t, 40<<12)}
 		w.shared = seed%3 == 0
 		for i := range 40 {

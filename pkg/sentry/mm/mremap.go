@@ -41,7 +41,7 @@ func (m *MemoryManager) Mremap(old, oldLen, newLen uint64, flags int, newAddr ui
 			return old, nil
 		}
 		if newN < oldN {
-			m.removeVMAs(old+newN, old+oldN)
+			m.removeVMAs(old+newN, old+oldN, false)
 		}
 		return old, nil
 	}
@@ -83,7 +83,7 @@ func (m *MemoryManager) Mremap(old, oldLen, newLen uint64, flags int, newAddr ui
 		if newAddr < m.min {
 			return 0, unix.EPERM
 		}
-		m.removeVMAs(newAddr, newAddr+newN)
+		m.removeVMAs(newAddr, newAddr+newN, false)
 	} else {
 		if hint := arch.PageDown(newAddr); keep && hint != 0 {
 			to, ok = m.findFree(hint, hint+newN, newN, true)
@@ -97,7 +97,7 @@ func (m *MemoryManager) Mremap(old, oldLen, newLen uint64, flags int, newAddr ui
 		}
 	}
 	if fixed && oldN > newN {
-		m.removeVMAs(old+newN, old+oldN)
+		m.removeVMAs(old+newN, old+oldN, false)
 		oldN = newN
 	}
 	m.moveVMA(old, oldN, to, newN, v, keep)
@@ -114,7 +114,7 @@ func (m *MemoryManager) moveVMA(old, oldN, to, newN uint64, v vma, keep bool) {
 		m.flush()
 		m.pagesMu.Unlock()
 		if !keep {
-			m.removeVMAs(old, old+oldN)
+			m.removeVMAs(old, old+oldN, false)
 		} else if v.has(vmaLocked) {
 			m.updateVMAs(old, old+oldN, func(s *vmaSeg) { s.Val.flags &^= vmaLocked })
 		}
@@ -135,9 +135,7 @@ func (m *MemoryManager) movePages(old, n, to uint64) {
 		}
 		list = append(list, s)
 	}
-	if first < last {
-		m.addOp(platform.MapOp{Op: platform.OpUnmap, Addr: first, Length: last - first})
-	}
+	m.unmap(first, last)
 	for i := range list {
 		s := &list[i]
 		v := s.Val
@@ -166,7 +164,7 @@ func (m *MemoryManager) RemapFilePages(start, n, off uint64) error {
 	v.off = off
 	// The new mapping first holds on to the file, in case that the old one was its only user.
 	m.fileBytes(&v, n)
-	m.removeVMAs(start, start+n)
+	m.removeVMAs(start, start+n, false)
 	m.insertVMA(start, start+n, v)
 	m.fileBytes(&v, -n)
 	return nil

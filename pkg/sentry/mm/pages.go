@@ -106,6 +106,7 @@ func (m *MemoryManager) mapRun(s *pageSeg, start, end uint64, populate bool) {
 }
 
 func (m *MemoryManager) pushMap(s *pageSeg, start, end uint64, populate bool) {
+	m.dropSpares(start, end)
 	fd := int(s.Val.fd)
 	if fd == MemoryFile {
 		fd = m.file.FD()
@@ -124,8 +125,14 @@ func (m *MemoryManager) dropPages(start, end uint64) {
 		}
 		m.dropRef(s)
 	}
-	if first < last {
-		m.addOp(platform.MapOp{Op: platform.OpUnmap, Addr: first, Length: last - first})
+	m.unmap(first, last)
+}
+
+// unmap has the platform unmap [start, end), if that is anything.
+func (m *MemoryManager) unmap(start, end uint64) {
+	if start < end {
+		m.dropSpares(start, end)
+		m.addOp(platform.MapOp{Op: platform.OpUnmap, Addr: start, Length: end - start})
 	}
 }
 
@@ -149,6 +156,11 @@ func (m *MemoryManager) insertPages(start, end uint64, v page, populate bool) {
 	}
 	s := pageSeg{Start: start, End: end, Val: v}
 	m.mapRun(&s, start, end, populate)
+	m.joinPages(start, end, v)
+}
+
+// joinPages adds a run where there is none.
+func (m *MemoryManager) joinPages(start, end uint64, v page) {
 	p := m.pages.Join(m.pages.Insert(start, end, v))
 	if n := m.pages.Next(p); m.pages.Valid(n) {
 		m.pages.Join(n)
@@ -223,6 +235,10 @@ func (m *MemoryManager) fill(seg *vmaSeg, addr uint64, write, populate bool) err
 
 // fillAnon allocates memory around addr.
 func (m *MemoryManager) fillAnon(seg *vmaSeg, addr uint64, populate bool) error {
+	if i := m.spareAt(addr); i >= 0 && m.useSpare(i, seg) {
+		return nil
+	}
+	m.spares.again(addr)
 	for chunk := uint64(anonChunk); ; chunk = max(chunk>>4, arch.PageSize) {
 		start, end := m.window(seg, addr, chunk)
 		var o memfile.AllocOpts

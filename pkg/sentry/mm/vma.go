@@ -147,11 +147,11 @@ func (m *MemoryManager) insertVMA(start, end uint64, v vma) {
 	}
 }
 
-// removeVMAs unmaps all of [start, end), with its pages. mu is held.
-func (m *MemoryManager) removeVMAs(start, end uint64) {
+// removeVMAs unmaps all of [start, end), with its pages; sure is that of givePages. mu is held.
+func (m *MemoryManager) removeVMAs(start, end uint64, sure bool) {
 	if m.takeVMAs(start, end) {
 		m.pagesMu.Lock()
-		m.dropPages(start, end)
+		m.givePages(start, end, sure)
 		m.flush()
 		m.pagesMu.Unlock()
 	}
