@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -41,6 +42,10 @@ type sandbox struct {
 func Main(newKernel NewKernel) int {
 	start := Enter()
 	setName("runsc-sandbox")
+	// A goroutine that sleeps in the host keeps its right to run for a while; others must not wait for that.
+	if runtime.GOMAXPROCS(0) < 2 {
+		runtime.GOMAXPROCS(2)
+	}
 	c, err := NewPollConn(BootFD)
 	if err != nil {
 		return 128

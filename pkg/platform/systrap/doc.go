@@ -35,7 +35,8 @@
 //
 // A slot has two words (layout.go): the sentry says go in one, the thread says stop in the other; each side spins on the other's
 // word for a while and then sleeps. handoff.go decides who spins when. The goroutine of a context that does not spin
-// parks, and the reactor wakes it (reactor.go); a running application thread costs no thread of the sentry.
+// parks, and the reactor wakes it (reactor.go); a running application thread costs no thread of the sentry. But one that has been alone
+// for a while, as in a program with one thread: its goroutine sleeps on the word itself, which saves half of the system calls.
 //
 // What costs most is to make another processor do something: an interrupt takes 30 us in a virtual machine. So stub threads stay
 // away from the sentry's processor while there are enough, a thread whose context is blocked spins until its

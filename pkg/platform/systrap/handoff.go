@@ -25,6 +25,8 @@ const (
 	spinBusy       = 20
 	// spinPiece is how long a goroutine spins before it lets others run. A system call right behind another takes less.
 	spinPiece = 5
+	// spinAlone is the same where there is nobody else: it is not for nothing then, as the runtime wakes another thread to look for work.
+	spinAlone = 50
 	// spinIdle is when a spinning goroutine does what it has put off, a multiple of spinPiece.
 	spinIdle = 50
 )
@@ -38,8 +40,9 @@ type pace struct {
 	affinity unix.CPUSet   // processors of the sentry, and of all application threads; immutable
 	pauses   uint32        // rounds of the spin loop per microsecond; immutable
 	_        [40]byte
-	running  atomic.Int32       // contexts in application code
-	cpu      [cpuSlots]cpuState // by processor
+	running  atomic.Int32           // contexts in application code
+	latest   atomic.Pointer[thread] // told to go last
+	cpu      [cpuSlots]cpuState     // by processor
 }
 
 // calibrate measures the time stamp counter and the spin loop; it takes the best of a few tries of about 10 us.
@@ -133,6 +136,12 @@ func (t *thread) resume(running int32) {
 		t.spin.service.add(now-s.tsc, spinServiceMax, p)
 	}
 	t.spin.resumed = now
+	if p.latest.Load() == t {
+		t.streak++
+	} else {
+		p.latest.Store(t)
+		t.streak = 0
+	}
 	spin := uint32(0)
 	if running <= p.cpus {
 		if t.spin.service.short.pays() {
@@ -159,6 +168,12 @@ func (t *thread) resume(running int32) {
 		u.rest()
 	}
 }
+
+// soloStreak is after how many stretches in a row a thread counts as alone.
+const soloStreak = 8
+
+// solo tells whether no other thread ran for a while.
+func (t *thread) solo() bool { return t.streak >= soloStreak && t.as.p.pace.running.Load() <= 1 }
 
 // rest ends the spinning of a thread that has nothing to do.
 func (t *thread) rest() { atomic.StoreUint32(&t.slot.spin, 0) }
@@ -245,7 +260,9 @@ func (t *thread) wait(running int32, idle func()) {
 		if idle != nil {
 			idle()
 		}
-		p.reactor.await(t)
+		if !p.reactor.doze(t) {
+			p.reactor.await(t)
+		}
 	}
 	t.cpu = t.slot.cpu
 	if !t.woken {
@@ -317,7 +334,9 @@ func (t *thread) spinRun(running int32, idle func()) bool {
 		if r.count.Load() != 0 {
 			r.scan()
 		}
-		runtime.Gosched()
+		if left%spinAlone == 0 || !t.solo() {
+			runtime.Gosched()
+		}
 	}
 	return t.stopped()
 }

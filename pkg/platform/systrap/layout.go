@@ -43,7 +43,8 @@ const (
 	ringDataAddr = ringAddr + 64 + ringOps*64 // zygote's initial data
 )
 
-// asleep is a bit of slot.goSeq: the thread, which waits for the word to change, sleeps. The rest is a sequence
+// asleep is a bit of slot.goSeq and slot.stopSeq: who waits for the word to change, the thread or the goroutine, sleeps. The goroutine does on
+// the word itself, and must be woken; while it sleeps by other means (reactor.go) the bit is clear. The rest is a sequence
 // number: the sentry says go by counting up goSeq, the thread stops by making stopSeq equal. Both words are only ever
 // exchanged or compared and exchanged, but for the sentry's change of stopSeq when it killed the process.
 const (

@@ -29,6 +29,7 @@ type reactor struct {
 	count    atomic.Int32  // len(waiting)
 	spinners atomic.Int32  // goroutines that scan while they spin
 	asleep   atomic.Bool   // the goroutine sleeps, or is about to
+	dozer    atomic.Bool   // a goroutine is in doze
 	scanned  atomic.Uint64 // time stamp of the last scan
 	yielded  atomic.Uint64 // time stamp of the last time that a spinning goroutine let others run
 
@@ -214,6 +215,25 @@ func (r *reactor) tell() {
 	case r.work <- struct{}{}:
 	default:
 	}
+}
+
+// doze has the goroutine sleep on the slot's own word until t stopped or its process died; false if it did not for the time of a poll, or
+// shall not sleep there. It saves the reactor's goroutine and its descriptor, but holds a thread of the sentry and, until the runtime notices,
+// the right to run other goroutines there. So only one does, whose thread is alone.
+func (r *reactor) doze(t *thread) bool {
+	if !t.solo() || r.spinners.Load() != 0 || !r.dozer.CompareAndSwap(false, true) {
+		return false
+	}
+	defer r.dozer.Store(false)
+	word := &t.slot.stopSeq
+	old := atomic.LoadUint32(word) & seqMask
+	t.dozing.Store(true)
+	if !t.stopped() && atomic.CompareAndSwapUint32(word, old, old|asleep) {
+		futexWait(word, old|asleep, &r.pace.poll)
+		atomic.CompareAndSwapUint32(word, old|asleep, old)
+	}
+	t.dozing.Store(false)
+	return t.stopped()
 }
 
 // await parks the goroutine until t stopped, or its process died.

@@ -64,6 +64,7 @@ type thread struct {
 
 	// Of the context that has the thread.
 	seq        uint32         // of the last go
+	streak     uint32         // how often it was told to go without another in between
 	interrupt  *atomic.Uint32 // the context's
 	word       *uint32        // what it sleeps on
 	hint       uint32         // its number in hints.words, or noWord
@@ -77,6 +78,7 @@ type thread struct {
 	wake       chan struct{} // from the reactor
 	index      int           // in reactor.waiting, or negative; reactor.mu
 	inside     uint32        // 1: it may be in application code
+	dozing     atomic.Bool   // the goroutine sleeps on slot.stopSeq
 	uctx       uint64        // offset in the slot of the frame to resume from
 	live       bool          // there is no frame: the registers are in the slot, the extended state in the processor
 	site       int           // live: number of the patched place
@@ -486,6 +488,9 @@ func (a *addressSpace) kill() {
 func (a *addressSpace) wakeAll() {
 	for _, t := range a.threads {
 		atomic.StoreUint32(&t.slot.stopSeq, killedSeq)
+		if t.dozing.Load() {
+			futexWake(&t.slot.stopSeq)
+		}
 	}
 	a.p.reactor.ring()
 	atomic.StoreUint32(&a.done.state, doneReady)

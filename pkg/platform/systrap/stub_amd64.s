@@ -79,6 +79,16 @@ based0:
 	MOVL R13, AX
 	LABEL2
 	XCHGL AX, slot_stopSeq(BX)
+	TESTL AX, AX
+	JPL   doorbell
+	LEAQ slot_stopSeq(BX), DI
+	MOVL $FUTEX_WAKE, SI
+	MOVL $FUTEX_ALL, DX
+	MOVL $SYS_FUTEX, AX
+	SYSCALL
+	JMP  awake
+
+doorbell:
 	MOVQ $const_hintAddr, AX
 	CMPL hints_sleeping(AX), $0
 	JEQ  awake
