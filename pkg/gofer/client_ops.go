@@ -117,10 +117,10 @@ func (c *Client) OpenMany(p Place, flags uint32, more []Place, fds []int) (fd in
 	fd = -1
 	if err == nil {
 		fd = k.takeFD()
-		have, donated := r.u32(), 1
+		donated := 1
 		for n := range more {
 			fds[n] = -1
-			if have&(1<<n) != 0 {
+			if r.u8() != 0 {
 				fds[n] = k.fds.take(donated)
 				donated++
 			}

@@ -252,13 +252,13 @@ func TestSiblingsWith(t *testing.T) {
 	got := 0
 	for i := range e {
 		if e[i].FD >= 0 {
-			if got++; i >= donateMax {
+			if got++; i >= siblingFDs {
 				t.Errorf("entry %d has a descriptor", i)
 			}
 			unix.Close(e[i].FD)
 		}
 	}
-	if len(e) != 50 || got != donateMax {
+	if len(e) != 50 || got != siblingFDs {
 		t.Errorf("%d entries, %d descriptors", len(e), got)
 	}
 }

@@ -111,7 +111,7 @@ func (w *worker) more(o *object, want With, room int) {
 	at := len(w.out.b)
 	w.out.u8(0)
 	switch {
-	case o.typ == unix.S_IFREG && want&WithFD != 0 && w.fds.n < donateMax:
+	case o.typ == unix.S_IFREG && want&WithFD != 0 && w.fds.n < siblingFDs:
 		if fd, err := w.reopen(o.fd, unix.O_RDONLY); err == nil {
 			w.fds.add(fd)
 			w.out.b[at] = withFD
@@ -369,7 +369,7 @@ func (w *worker) doOpen(dir *object, r *reader) error {
 	err = w.open(o, flags)
 	o.put()
 	if err == nil {
-		w.out.u32(w.openMore(flags, more, n))
+		w.openMore(flags, more, n)
 	}
 	return err
 }
@@ -409,35 +409,67 @@ func (w *worker) open(o *object, flags uint32) error {
 	return nil
 }
 
-// openMore opens the regular files in n places for reading, if that is what flags asks for, and tells which it could.
-func (w *worker) openMore(flags uint32, places reader, n int) (have uint32) {
-	if flags&(unix.O_ACCMODE|unix.O_TRUNC) != unix.O_RDONLY {
-		return 0
-	}
-	for k := range n {
+// openMore opens the regular files in n places for reading, if that is what flags asks for, and writes for each whether it could.
+func (w *worker) openMore(flags uint32, places reader, n int) {
+	for range n {
 		h, name := Handle(places.u64()), places.cstr()
-		dir, err := w.table.get(h)
-		if err != nil {
+		fd := -1
+		if flags&(unix.O_ACCMODE|unix.O_TRUNC) == unix.O_RDONLY {
+			fd = w.openRegular(h, name, flags)
+		}
+		if fd < 0 {
+			w.out.u8(0)
 			continue
 		}
-		if dir.stream != nil {
-			dir.put()
-			continue
-		}
-		o, err := w.at(dir, name)
-		dir.put()
-		if err != nil {
-			continue
-		}
-		if o.typ == unix.S_IFREG {
-			if fd, err := w.reopen(o.fd, int(flags)|unix.O_NOCTTY); err == nil {
-				w.fds.add(fd)
-				have |= 1 << k
-			}
-		}
-		o.put()
+		w.fds.add(fd)
+		w.out.u8(1)
 	}
-	return have
+}
+
+// openRegular opens the regular file in a place for reading; -1 where there is none.
+func (w *worker) openRegular(h Handle, name cstr, flags uint32) int {
+	dir, err := w.table.get(h)
+	if err != nil {
+		return -1
+	}
+	defer dir.put()
+	if dir.stream != nil {
+		return -1
+	}
+	if len(name) > 1 && dir.at.Flags&ReadOnly != 0 && dir.typ == unix.S_IFDIR && name.component() == nil {
+		return w.openLooked(dir, name, flags)
+	}
+	o, err := w.at(dir, name)
+	if err != nil {
+		return -1
+	}
+	defer o.put()
+	if o.typ != unix.S_IFREG {
+		return -1
+	}
+	fd, err := w.reopen(o.fd, int(flags)|unix.O_NOCTTY)
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
+// openLooked opens a component of dir that is a regular file. It looks first, since to open a device can have effects. Below a read-only attach point the
+// client cannot replace the file by another between the two, and if somebody else does, the descriptor is not given out.
+func (w *worker) openLooked(dir *object, name cstr, flags uint32) int {
+	if statAt(dir.fd, name, &w.st) != nil || w.st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return -1
+	}
+	ino := w.st.Ino
+	fd, err := openBeneath(dir.fd, name, uint64(flags)|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return -1
+	}
+	if statFD(fd, &w.st) != nil || w.st.Mode&unix.S_IFMT != unix.S_IFREG || w.st.Ino != ino {
+		unix.Close(fd)
+		return -1
+	}
+	return fd
 }
 
 func (a *AttachPoint) serves(dev uint64) bool {

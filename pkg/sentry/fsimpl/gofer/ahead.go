@@ -34,7 +34,7 @@ const (
 	// aheadDirs is how many directories of an attach point keep entries: as deep as most trees are. Each has two requests' entries at most.
 	aheadDirs = 8
 	// fdsAhead is how many descriptors they have then.
-	fdsAhead = aheadDirs * 2 * broker.MaxDonated
+	fdsAhead = aheadDirs * 2 * aheadMax
 )
 
 // ahead is a directory's state of looking ahead; guarded by inode.mu. A change of the directory ends it.

@@ -18,6 +18,8 @@ const (
 	blockSize = 4 << 10
 	// blocksMax is how many blocks an attach point keeps: 1 MiB, enough for the libraries of many programs.
 	blocksMax = 256
+	// blocksSpan is within how many small reads that were not served from a copy two count as in a row: who walks through a tree twice is not meant.
+	blocksSpan = 4 * blocksMax
 )
 
 // block is a part of a file; immutable.
@@ -29,6 +31,8 @@ type block struct {
 
 // blocks are the blocks that inodes have. The oldest makes room.
 type blocks struct {
+	reads atomic.Int64 // counts small reads that were not served
+
 	mu   sync.Mutex
 	ring []*block // protected by mu
 	next int      // protected by mu
@@ -37,7 +41,8 @@ type blocks struct {
 // recent is an inode's part of it.
 type recent struct {
 	block atomic.Pointer[block]
-	last  atomic.Int64 // the block that the last small read came from, plus one; zero: none
+	last  atomic.Int64 // the block that the last small read came from
+	when  atomic.Int64 // in blocks.reads; zero: never
 }
 
 // readBlock serves a read of at least a byte at an offset before the end of the file; false where it does not.
@@ -50,8 +55,9 @@ func (i *inode) readBlock(dst mm.IOSeq, off int64) (n int64, ok bool, err error)
 	}
 	b := i.recent.block.Load()
 	if b == nil || b.at != at {
-		if i.recent.last.Load() != at+1 {
-			i.recent.last.Store(at + 1)
+		now := i.fs.blocks.reads.Add(1)
+		when := i.recent.when.Swap(now)
+		if i.recent.last.Swap(at) != at || when == 0 || now-when > blocksSpan {
 			return 0, false, nil
 		}
 		if b = i.loadBlock(at, min(blockSize, size-at*blockSize)); b == nil {

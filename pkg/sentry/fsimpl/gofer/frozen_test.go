@@ -155,6 +155,13 @@ func TestBlocks(t *testing.T) {
 		f.Release()
 		files = append(files, i)
 	}
+	once, err := files[0].Open(h.ctx, unix.O_RDONLY)
+	h.must(err)
+	for range 2 {
+		h.fs.blocks.reads.Add(blocksSpan) // others read meanwhile
+		read(t, once, 64, 0)
+	}
+	once.Release()
 	kept := 0
 	for _, i := range append(files, big) {
 		if i.recent.block.Load() != nil {
