@@ -119,12 +119,13 @@ func (t *Task) killList(list []*Task, sig linux.Signal) error {
 	return err
 }
 
-// SendPIDFD is pidfd_send_signal(2); scope is PIDFD_SIGNAL_* of x/sys/unix, info nil makes one.
-func (t *Task) SendPIDFD(p *PIDFD, sig linux.Signal, info *linux.SignalInfo, scope uint32) error {
+// SendPIDFD is pidfd_send_signal(2); thread tells that the descriptor stands for a thread, scope is PIDFD_SIGNAL_* of x/sys/unix, info nil
+// makes one.
+func (t *Task) SendPIDFD(p *PID, thread bool, sig linux.Signal, info *linux.SignalInfo, scope uint32) error {
 	t.k.tree.Lock()
-	to := p.pid.task
-	if to == nil && p.pid.group != nil {
-		to = p.pid.group.leader
+	to := p.task
+	if to == nil && p.group != nil {
+		to = p.group.leader
 	}
 	var pgid int32
 	if to != nil && to.group.pgrp != nil && scope == pidfdSignalProcessGroup {
@@ -138,7 +139,7 @@ func (t *Task) SendPIDFD(p *PIDFD, sig linux.Signal, info *linux.SignalInfo, sco
 		return unix.EINVAL
 	case scope == pidfdSignalProcessGroup:
 		return t.KillGroup(pgid, sig)
-	case scope == pidfdSignalThread || scope == 0 && p.thread:
+	case scope == pidfdSignalThread || scope == 0 && thread:
 		return t.KillThread(0, to.TIDIn(t.PIDNS()), sig, info)
 	}
 	return t.killGroupOf(to, sig, linux.SI_USER, info)

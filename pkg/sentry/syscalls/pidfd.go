@@ -57,20 +57,36 @@ func pidfdSendSignal(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 	if flags&^7 != 0 || flags&(flags-1) != 0 {
 		return 0, unix.EINVAL
 	}
-	p, fd, err := pidfdOf(t, a[0].Int())
-	if err != nil {
-		return 0, err
+	fd := t.FDTable().Get(a[0].Int())
+	if fd == nil {
+		return 0, unix.EBADF
 	}
 	defer fd.DecRef()
+	pid, thread := pidOf(fd)
+	if pid == nil {
+		return 0, unix.EBADF
+	}
 	var info *linux.SignalInfo
 	if at := a[2].Pointer(); at != 0 {
-		v, err := readSiginfo(t, at, sig, p.Group() == t.Group())
+		tg, _ := pid.Process()
+		v, err := readSiginfo(t, at, sig, tg == t.Group())
 		if err != nil {
 			return 0, err
 		}
 		info = &v
 	}
-	return 0, t.SendPIDFD(p, linux.Signal(sig), info, flags)
+	return 0, t.SendPIDFD(pid, thread, linux.Signal(sig), info, flags)
+}
+
+// pidOf is whom a file stands for in pidfd_send_signal(2), which takes a pidfd or a directory /proc/PID; nil for other files.
+func pidOf(fd *vfs.FileDescription) (pid *kernel.PID, thread bool) {
+	if p, ok := fd.Impl().(*kernel.PIDFD); ok {
+		return p.PID(), p.Thread()
+	}
+	if d, ok := fd.Inode().Ops().(interface{ ProcessID() *kernel.PID }); ok && !fd.IsPathOnly() {
+		return d.ProcessID(), false
+	}
+	return nil, false
 }
 
 func pidfdGetfd(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {

@@ -248,6 +248,25 @@ CASE(pidfd)
 	ERR(syscall(SYS_pidfd_open, -1, 0), EINVAL);
 }
 
+/* A directory /proc/PID is as good as a pidfd for signals. */
+CASE(pidfd_send_signal_proc)
+{
+	pid_t c = CHILD(for (;;) pause());
+	char name[40];
+	sprintf(name, "/proc/%d", c);
+	int path = OK(open(name, O_PATH | O_DIRECTORY)), p = OK(open(name, O_DIRECTORY));
+	ERR(syscall(SYS_pidfd_send_signal, path, 0, 0, 0), EBADF);
+	ERR(syscall(SYS_pidfd_send_signal, p, 77, 0, 0), EINVAL);
+	OK(syscall(SYS_pidfd_send_signal, p, 0, 0, 0));
+	sprintf(name, "/proc/%d/task/%d", c, c);
+	int task = OK(open(name, O_DIRECTORY)), root = OK(open("/proc", O_DIRECTORY));
+	ERR(syscall(SYS_pidfd_send_signal, task, 0, 0, 0), EBADF);
+	ERR(syscall(SYS_pidfd_send_signal, root, 0, 0, 0), EBADF);
+	OK(syscall(SYS_pidfd_send_signal, p, SIGTERM, 0, 0));
+	EQ(WTERMSIG(REAP(c)), SIGTERM);
+	ERR(syscall(SYS_pidfd_send_signal, p, 0, 0, 0), ESRCH);
+}
+
 CASE(pidfd_getfd)
 {
 	int p[2];

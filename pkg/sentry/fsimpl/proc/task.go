@@ -120,6 +120,14 @@ func newTaskDir(ref taskRef, t *kernel.Task) *vfs.Inode {
 	return &d.Inode
 }
 
+// ProcessID is the process that the directory stands for where a pidfd may be given; nil for a thread.
+func (d *taskDir) ProcessID() *kernel.PID {
+	if d.sub {
+		return nil
+	}
+	return d.pid
+}
+
 // setOwner follows a change of the task's user.
 func (d *taskDir) setOwner(t *kernel.Task) { setOwner(&d.Inode, t) }
 
