@@ -65,7 +65,7 @@ func (c *context) Switch(as platform.AddressSpace, regs *arch.Registers) (platfo
 			return platform.Event{}, err
 		}
 		if a.deferred.some.Load() {
-			t.bring()
+			t.bring(running)
 		}
 		t.resume(running)
 		// An interrupt signal that was sent before the thread was told to run had no effect.

@@ -136,8 +136,9 @@ func (a *addressSpace) death() error {
 	return errDead
 }
 
-// bring hands what has been put off to the memory thread, and tells the thread, which is about to run, to wait for it.
-func (t *thread) bring() {
+// bring hands what has been put off to the memory thread, and tells the thread, which is about to run, to wait for it. running is how many
+// contexts do, all in all.
+func (t *thread) bring(running int32) {
 	a := t.as
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -147,6 +148,9 @@ func (t *thread) bring() {
 		a.settle()
 	}
 	if len(d.queue) != 0 {
+		if atomic.LoadUint32(&t.slot.goSeq)&asleep != 0 {
+			t.keepAway(cpuNumber(), running) // as resume is going to: it says where the thread will run
+		}
 		a.placeMemory(t.cpu)
 		a.hand()
 	}
