@@ -1,5 +1,11 @@
 package ring
 
+import (
+	"math/bits"
+	"sync"
+	"unsafe"
+)
+
 // minSize is the first allocation of a Bytes: most pipes and sockets only ever carry small messages.
 const minSize = 4096
 
@@ -54,10 +60,46 @@ func (b *Bytes) grow(need, max int) {
 
 // resize moves the content to new memory of size bytes, size >= Len().
 func (b *Bytes) resize(size int) {
-	data := make([]byte, size)
+	data := alloc(size)
 	x, y := b.Peek(0, b.n)
 	copy(data[copy(data, x):], y)
+	release(b.data)
 	b.data, b.off = data, 0
+}
+
+// Large memory goes from ring to ring: what carries a stream is emptied again and again, gives up its memory, and needs it at
+// once. Smaller memory is cheap to get and clear; larger is rare.
+const (
+	minSpare = 64 << 10
+	maxSpare = 1 << 20
+)
+
+// spares holds memory that no ring uses, by size: powers of two from minSpare to maxSpare. Elements are pointers to the first byte.
+var spares [5]sync.Pool
+
+// spare is the pool for memory of size bytes; nil if there is none.
+func spare(size int) *sync.Pool {
+	if size < minSpare || size > maxSpare || size&(size-1) != 0 {
+		return nil
+	}
+	return &spares[bits.TrailingZeros(uint(size/minSpare))]
+}
+
+// alloc gives memory, with any content.
+func alloc(size int) []byte {
+	if s := spare(size); s != nil {
+		if p, _ := s.Get().(*byte); p != nil {
+			return unsafe.Slice(p, size)
+		}
+	}
+	return make([]byte, size)
+}
+
+// release is for memory from alloc that nobody uses any more.
+func release(data []byte) {
+	if s := spare(len(data)); s != nil {
+		s.Put(unsafe.SliceData(data))
+	}
 }
 
 // Shrink gives back memory beyond max bytes, as far as the content allows.
@@ -112,7 +154,10 @@ func (b *Bytes) Append(p []byte, max int) {
 }
 
 // Reset drops the content and the memory.
-func (b *Bytes) Reset() { *b = Bytes{} }
+func (b *Bytes) Reset() {
+	release(b.data)
+	*b = Bytes{}
+}
 
 // List is a queue of small values that reuses its memory. The zero value is an empty queue.
 type List[T any] struct {

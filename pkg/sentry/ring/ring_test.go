@@ -77,3 +77,30 @@ func TestListModel(t *testing.T) {
 		}
 	}
 }
+
+// A large ring that is emptied, shrinks and fills again uses memory that was used before, and never shows what lay there.
+func TestSpareMemory(t *testing.T) {
+	var b, other Bytes
+	big := bytes.Repeat([]byte{1}, 200<<10)
+	cycle := func() {
+		for o := 0; o < len(big); o += 50 << 10 {
+			b.Append(big[o:o+50<<10], 1<<31)
+		}
+		b.Consume(b.Len())
+		b.Shrink(minSpare)
+	}
+	cycle()
+	if n := testing.AllocsPerRun(20, cycle); n > 2 { // a collection of garbage takes the spares
+		t.Errorf("%v allocations", n)
+	}
+	other.Append([]byte("abc"), 1<<31)
+	other.Append(bytes.Repeat([]byte{2}, 100<<10), 1<<31)
+	x, y := other.Peek(0, other.Len())
+	if got := append(append([]byte{}, x...), y...); string(got[:3]) != "abc" || !bytes.Equal(got[3:], bytes.Repeat([]byte{2}, 100<<10)) {
+		t.Error("wrong content")
+	}
+	other.Reset()
+	if spare(100<<10) != nil || spare(32<<10) != nil || spare(2<<20) != nil || spare(1<<20) == nil || spare(64<<10) == nil {
+		t.Error("wrong sizes")
+	}
+}

@@ -34,12 +34,15 @@ type queue struct {
 // keepMemory is how much ring memory an empty queue keeps.
 const keepMemory = 64 << 10
 
+// noLimit lets the ring grow in powers of two: what is queued has been checked.
+const noLimit = 1 << 31
+
 // room is how many more bytes a sender with the given SO_SNDBUF may queue; at most 0 if none.
 func (q *queue) room(sendBuf int32) int { return int(sendBuf) - q.data.Len() }
 
 // appendBytes copies n bytes of src to the end. The bytes are not part of a message yet.
 func (q *queue) appendBytes(src mm.IOSeq, n int) (int, error) {
-	x, y := q.data.Reserve(n, q.data.Len()+max(n, q.data.Cap()-q.data.Len()))
+	x, y := q.data.Reserve(n, noLimit)
 	done, err := src.CopyIn(x)
 	if err == nil && len(y) > 0 {
 		var k int
