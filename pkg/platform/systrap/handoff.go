@@ -308,7 +308,7 @@ func (s *spinState) patience(p *pace, busy bool) int {
 // processors are for the sentry's spinning.
 func (t *thread) spinRun(running int32, idle func()) bool {
 	s, p, r := t.slot, &t.as.p.pace, &t.as.p.reactor
-	r.share(t.spin.resumed)
+	r.share(t, t.spin.resumed)
 	if t.stopped() {
 		return true
 	}

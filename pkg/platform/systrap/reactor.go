@@ -46,6 +46,8 @@ type reactor struct {
 const (
 	scanEvery  = 5
 	yieldEvery = 100
+	// yieldAlone is the same where there is nobody else: see spinAlone.
+	yieldAlone = 2000
 )
 
 func (r *reactor) init(p *pace, h *hints) error {
@@ -270,11 +272,15 @@ func (r *reactor) spun() {
 }
 
 // share gives other threads and goroutines their turn, if it is time for that.
-func (r *reactor) share(now uint64) {
+func (r *reactor) share(t *thread, now uint64) {
 	if r.count.Load() != 0 && now-r.scanned.Load() > scanEvery*r.pace.ticks {
 		r.scan()
 	}
-	if now-r.yielded.Load() > yieldEvery*r.pace.ticks {
+	every := uint64(yieldEvery)
+	if t.solo() {
+		every = yieldAlone
+	}
+	if now-r.yielded.Load() > every*r.pace.ticks {
 		r.yielded.Store(now)
 		runtime.Gosched()
 	}
