@@ -146,6 +146,7 @@ int main(int argc, char **argv)
 {
 	int fork_cases = 1, failed = 0, ran = 0, i = 1;
 	setvbuf(stdout, 0, _IONBF, 0);
+	signal(SIGHUP, SIG_DFL); // nohup(1) ignores it
 	for (; i < argc && argv[i][0] == '-'; i++) {
 		if (!strcmp(argv[i], "-l")) {
 			for (struct husk_case *c = husk_first; c; c = c->next)
