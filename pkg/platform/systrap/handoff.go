@@ -155,7 +155,9 @@ func (t *thread) resume(running int32) {
 	}
 	cpu := cpuNumber()
 	s.spin, s.peer = spin, cpu
-	t.seq = (t.seq + 1) & seqMask
+	if t.seq = (t.seq + 1) & seqMask; t.seq == killedSeq {
+		t.seq = 0
+	}
 	if last := &p.cpu[t.cpu%cpuSlots].last; last.Load() != t {
 		last.Store(t)
 	}
