@@ -151,7 +151,9 @@ func (t *thread) bring(running int32) {
 		if atomic.LoadUint32(&t.slot.goSeq)&asleep != 0 {
 			t.keepAway(cpuNumber(), running) // as resume is going to: it says where the thread will run
 		}
-		a.placeMemory(t.cpu)
+		if a.p.pace.affinity.IsSet(int(t.cpu)) { // it comes from the slot, which may be hostile
+			a.placeMemory(t.cpu)
+		}
 		a.hand()
 	}
 	if !d.posted {

@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -230,10 +231,21 @@ func (t *thread) avoid(away uint32) {
 	}
 	if unix.SchedSetaffinity(t.tid, &set) == nil {
 		t.away = away
-		for t.cpu == away {
-			t.cpu = (t.cpu + 1) % uint32(t.as.p.pace.cpus)
+		if t.cpu == away {
+			t.cpu = next(&set, away)
 		}
 	}
+}
+
+// next is the first processor of a set, which is not empty, behind cpu and then from 0 on.
+func next(set *unix.CPUSet, cpu uint32) uint32 {
+	const all = 8 * uint32(unsafe.Sizeof(*set))
+	for range all {
+		if cpu = (cpu + 1) % all; set.IsSet(int(cpu)) {
+			break
+		}
+	}
+	return cpu
 }
 
 // cpuState says which threads may be on a processor. It is a guess: they move.

@@ -1,6 +1,10 @@
 package systrap
 
-import "testing"
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
 
 // Three long times of four must not end the spinning, as they would by a mean, unless others need the processor; no short one must.
 func TestOdds(t *testing.T) {
@@ -45,5 +49,18 @@ func TestOdds(t *testing.T) {
 	s.runs.short = 1024
 	if got := s.patience(p, false); got != 0 {
 		t.Fatal(got)
+	}
+}
+
+// A thread is thought to be on a processor of the sandbox, however these are numbered.
+func TestNextProcessor(t *testing.T) {
+	var set unix.CPUSet
+	for _, c := range []int{2, 3, 70, 1023} {
+		set.Set(c)
+	}
+	for _, c := range [][2]uint32{{2, 3}, {3, 70}, {0, 2}, {70, 1023}, {1023, 2}, {noCPU, 2}, {1 << 31, 2}} {
+		if got := next(&set, c[0]); got != c[1] {
+			t.Errorf("%d behind %d", got, c[0])
+		}
 	}
 }
