@@ -37,6 +37,9 @@ type world struct {
 	words []*uint64 // of file
 	// shared is whether the file is mapped shared, otherwise private.
 	shared bool
+	// spare is whether all memory is kept that is given up.
+	spare  bool
+	spares int // how many there were
 	procs  []*process
 }
 
@@ -69,15 +72,16 @@ func (w *world) mmap(p *process) {
 	}
 }
 
-func (w *world) access(p *process) {
-	a := w.addr()
+func (w *world) access(p *process) { w.accessAt(p, w.addr(), w.r.IntN(6)) }
+
+func (w *world) accessAt(p *process, a uint64, mode int) {
 	pg, ok := p.pages[a]
 	at := a + 64
 	c := cpu{w.t, p.m}
 	var got uint64
 	var err error
-	mode := w.r.IntN(4)
 	v := w.r.Uint64()
+	var b [8]byte
 	switch mode {
 	case 0:
 		got, err = c.load(at)
@@ -87,6 +91,18 @@ func (w *world) access(p *process) {
 		err = c.store(at, v)
 	case 3:
 		err = p.m.WriteUint64(at, v)
+	case 4, 5: // as the other side of a pipe does, which may leave it to the process
+		binary.LittleEndian.PutUint64(b[:], v)
+		from, to := BytesSeq(b[:]), p.m.Seq(at, 8)
+		if mode == 5 {
+			from, to = to, from
+		}
+		if !CopyResident(to, from, 8) {
+			return
+		}
+		if mode -= 2; mode == 3 {
+			mode, got = 1, binary.LittleEndian.Uint64(b[:])
+		}
 	}
 	want := ok && pg.perms != platform.None
 	if mode >= 2 {
@@ -170,6 +186,12 @@ func (w *world) mremap(p *process) {
 
 func (w *world) step() {
 	p := w.procs[w.r.IntN(len(w.procs))]
+	if w.spare {
+		p.m.spares.credit = maxCredit
+		if w.r.IntN(50) == 0 {
+			p.m.expireSpares()
+		}
+	}
 	a, n := w.addr(), 1+w.r.Uint64N(24)
 	switch w.r.IntN(12) {
 	case 0:
@@ -178,12 +200,18 @@ func (w *world) step() {
 		if w.r.IntN(3) != 0 {
 			return
 		}
+		for i := range n { // what was not written is not kept
+			if pg := p.pages[a+i<<12]; w.spare && pg.anon && !pg.shared && pg.perms&platform.Write != 0 {
+				w.accessAt(p, a+i<<12, 2)
+			}
+		}
 		if err := p.m.Munmap(a, n<<12); err != nil {
 			w.t.Fatal(err)
 		}
 		for i := range n {
 			delete(p.pages, a+i<<12)
 		}
+		w.spares += len(p.m.spares.list)
 	case 2:
 		perms := w.perms()
 		err := p.m.Mprotect(a, n<<12, perms, 0)
@@ -229,8 +257,7 @@ func (w *world) step() {
 func TestModel(t *testing.T) {
 	for seed := range uint64(30) {
 		m := newMM(t, seed%2 == 0)
-		m.spares.credit = maxCredit * uint8(seed/2%2)
-		w := &world{t: t, r: rand.New(rand.NewPCG(seed, 7)), file: newHostFile(t, 40<<12)}
+		w := &world{t: t, r: rand.New(rand.NewPCG(seed, 7)), file: newHostFile(t, 40<<12), spare: seed/2%2 == 1}
 		w.shared = seed%3 == 0
 		for i := range 40 {
 			v := w.r.Uint64()
@@ -240,7 +267,7 @@ func TestModel(t *testing.T) {
 			unix.Pwrite(w.file.fd, b[:], int64(i<<12+64))
 		}
 		w.procs = []*process{{m, map[uint64]modelMap{}}}
-		steps := 3000
+		steps := 2000
 		if testing.Short() {
 			steps = 800
 		}
@@ -254,6 +281,9 @@ func TestModel(t *testing.T) {
 			if t.Failed() {
 				t.Fatalf("seed %d step %d", seed, i)
 			}
+		}
+		if w.spare && w.spares < steps/100 {
+			t.Errorf("seed %d: %d spares", seed, w.spares)
 		}
 		f := m.file
 		for _, p := range w.procs {

@@ -449,3 +449,139 @@ CASE(too_many_mappings)
 	p = map(PG, PROT_READ | PROT_WRITE);
 	CHECK(!p[0]);
 }
+
+static void zero(char *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		EQ(p[i], 0);
+}
+
+/* an address where memory was given up, n pages, that was all 0xaa */
+static char *given(int n)
+{
+	char *at = mmap(0, n * PG + 64 * PG, PROT_NONE, ANON, -1, 0);
+	CHECK(at != MAP_FAILED);
+	OK(munmap(at, n * PG + 64 * PG));
+	at += 32 * PG;
+	for (int i = 0; i < 8; i++) {
+		CHECK(mmap(at, n * PG, PROT_READ | PROT_WRITE, ANON | MAP_FIXED, -1, 0) == at);
+		for (int k = 0; k < n * PG; k++)
+			EQ(at[k], 0);
+		memset(at, 0xaa, n * PG);
+		OK(munmap(at, n * PG));
+	}
+	return at;
+}
+
+CASE(memory_that_was_given_up_comes_back_empty)
+{
+	for (int i = 0; i < 200; i++) {
+		char *a = given(16), *b;
+		switch (i % 11) {
+		case 0:
+			b = mmap(a + 4 * PG, 4 * PG, PROT_READ, ANON | MAP_FIXED, -1, 0);
+			CHECK(b == a + 4 * PG);
+			EQ(faults(b, 1), SIGSEGV);
+			EQ(faults(a + 3 * PG, 0), SIGSEGV);
+			EQ(faults(a + 8 * PG, 0), SIGSEGV);
+			zero(b, 4 * PG);
+			OK(mprotect(b, 4 * PG, PROT_READ | PROT_WRITE));
+			zero(b, 4 * PG);
+			b[0] = 1;
+			b = mmap(a, 16 * PG, PROT_READ | PROT_WRITE, ANON | MAP_FIXED, -1, 0);
+			zero(b, 16 * PG);
+			break;
+		case 1:
+			CHECK(mmap(a, 16 * PG, PROT_NONE, ANON | MAP_FIXED, -1, 0) == a);
+			EQ(faults(a, 0), SIGSEGV);
+			OK(mprotect(a + PG, PG, PROT_READ | PROT_WRITE));
+			zero(a + PG, PG);
+			OK(mprotect(a, 16 * PG, PROT_READ));
+			zero(a, 16 * PG);
+			break;
+		case 2:
+			b = mmap(0, 8 * PG, PROT_READ | PROT_WRITE, ANON, -1, 0);
+			memset(b, 7, 8 * PG);
+			CHECK(mremap(b, 8 * PG, 12 * PG, MREMAP_MAYMOVE | MREMAP_FIXED, a + 2 * PG) == a + 2 * PG);
+			for (int k = 0; k < 8 * PG; k++) EQ(a[2 * PG + k], 7);
+			zero(a + 10 * PG, 4 * PG);
+			EQ(faults(a, 0), SIGSEGV);
+			EQ(faults(a + 14 * PG, 1), SIGSEGV);
+			break;
+		case 3: /* grow in place into it */
+			CHECK(mmap(a - 2 * PG, 2 * PG, PROT_READ | PROT_WRITE, ANON | MAP_FIXED, -1, 0) == a - 2 * PG);
+			memset(a - 2 * PG, 7, 2 * PG);
+			CHECK(mremap(a - 2 * PG, 2 * PG, 10 * PG, 0) == a - 2 * PG);
+			zero(a, 8 * PG);
+			EQ(faults(a + 8 * PG, 1), SIGSEGV);
+			break;
+		case 4: /* a fault below, in the same mapping */
+			CHECK(mmap(a - 8 * PG, 32 * PG, PROT_READ | PROT_WRITE, ANON | MAP_FIXED, -1, 0) == a - 8 * PG);
+			a[-8 * (long)PG] = 1;
+			zero(a, 24 * PG);
+			break;
+		case 5: { /* a file, with and without a private copy */
+			int f = memfd_create("x", 0);
+			OK(ftruncate(f, 16 * PG));
+			for (int k = 0; k < 16; k++) EQ(pwrite(f, "f", 1, k * PG), 1);
+			CHECK(mmap(a + PG, 14 * PG, PROT_READ | PROT_WRITE, i & 1 ? MAP_SHARED | MAP_FIXED : MAP_PRIVATE | MAP_FIXED, f, PG) == a + PG);
+			a[9 * PG + 1] = 'g';
+			for (int k = 1; k < 15; k++) { EQ(a[k * PG], 'f'); EQ(a[k * PG + 1], k == 9 ? 'g' : 0); zero(a + k * PG + 2, PG - 2); }
+			EQ(faults(a, 0), SIGSEGV);
+			EQ(faults(a + 15 * PG, 0), SIGSEGV);
+			close(f);
+			break;
+		}
+		case 6: { /* fork */
+			pid_t c = CHILD({
+				EQ(faults(a, 0), SIGSEGV);
+				EQ(faults(a + 3 * PG, 1), SIGSEGV);
+				CHECK(mmap(a, 16 * PG, PROT_READ | PROT_WRITE, ANON | MAP_FIXED, -1, 0) == a);
+				zero(a, 16 * PG);
+				memset(a, 5, 16 * PG);
+			});
+			CHECK(mmap(a, 16 * PG, PROT_READ | PROT_WRITE, ANON | MAP_FIXED, -1, 0) == a);
+			zero(a, 16 * PG);
+			EQ(REAP(c), 0);
+			zero(a, 16 * PG);
+			break;
+		}
+		case 7: { /* vfork */
+			pid_t c = vfork();
+			if (!c) {
+				mmap(a, 8 * PG, PROT_READ | PROT_WRITE, ANON | MAP_FIXED, -1, 0);
+				zero(a, 8 * PG);
+				a[5] = 5;
+				_exit(0);
+			}
+			EQ(REAP(c), 0);
+			EQ(a[5], 5);
+			EQ(faults(a + 8 * PG, 0), SIGSEGV);
+			break;
+		}
+		case 8:
+			CHECK(mmap(a, 16 * PG, PROT_READ | PROT_WRITE, ANON | MAP_FIXED | MAP_POPULATE, -1, 0) == a);
+			zero(a, 16 * PG);
+			OK(madvise(a, 16 * PG, MADV_DONTNEED));
+			zero(a, 16 * PG);
+			break;
+		case 9: { /* the kernel writes there first */
+			CHECK(mmap(a, 16 * PG, PROT_READ | PROT_WRITE, ANON | MAP_FIXED, -1, 0) == a);
+			int p[2];
+			OK(pipe(p));
+			EQ(write(p[1], "abc", 3), 3);
+			EQ(read(p[0], a + 5 * PG + 10, 3), 3);
+			zero(a, 5 * PG + 10);
+			zero(a + 5 * PG + 13, 11 * PG - 13);
+			close(p[0]); close(p[1]);
+			break;
+		}
+		case 10: /* a mapping that grows down */
+			CHECK(mmap(a + 16 * PG, PG, PROT_READ | PROT_WRITE, ANON | MAP_FIXED | MAP_GROWSDOWN, -1, 0) == a + 16 * PG);
+			a[16 * PG] = 1;
+			if (!faults(a + 15 * PG, 1)) { a[15 * PG] = 0; zero(a + 15 * PG, PG); }
+			break;
+		}
+		munmap(a - 32 * PG, 80 * PG);
+	}
+}

@@ -662,3 +662,41 @@ CASE(splice_and_blocked_ends)
 	EQ(REAP(from), 0);
 	EQ(REAP(to), 0);
 }
+
+static int in_pipe(void)
+{
+	int n = -1;
+	OK(ioctl(p[0], FIONREAD, &n));
+	return n;
+}
+
+/* What is written while a reader is stopped is for anybody. */
+CASE(stopped_reader)
+{
+	for (int i = 0; i < 10; i++) {
+		mk(0);
+		char b[1000], w[100];
+		pid_t c = CHILD({
+			int n = 0;
+			memset(b, 1, sizeof b);
+			while (n < 250) { int k = OK(read(p[0], b, 1000)); for (int j = 0; j < k; j++) EQ(b[j], 'w'); n += k; }
+			EQ(n, 250);
+		});
+		msleep(15);
+		OK(kill(c, SIGSTOP));
+		int s;
+		EQ(waitpid(c, &s, WUNTRACED), c);
+		CHECK(WIFSTOPPED(s));
+		memset(w, 'w', 100);
+		EQ(write(p[1], w, 100), 100);
+		EQ(in_pipe(), 100);
+		if (i & 1) { EQ(read(p[0], b, 50), 50); EQ(write(p[1], w, 50), 50); }
+		OK(kill(c, SIGCONT));
+		EQ(write(p[1], w, 100), 100);
+		msleep(2);
+		EQ(write(p[1], w, 50), 50);
+		EQ(REAP(c), 0);
+		EQ(in_pipe(), 0);
+		close(p[0]); close(p[1]);
+	}
+}
