@@ -115,6 +115,11 @@ func copyData(ctx vfs.Context, from, to *vfs.Inode, size int64) error {
 		return err
 	}
 	defer src.Release()
+	if s, ok := src.(vfs.Sizer); ok { // as it is now
+		if size, err = s.Size(ctx); err != nil {
+			return err
+		}
+	}
 	dst, err := to.Ops().Open(ctx, unix.O_WRONLY)
 	if err != nil {
 		return err
@@ -135,6 +140,9 @@ func copyData(ctx vfs.Context, from, to *vfs.Inode, size int64) error {
 			}
 			if err == nil && d > off {
 				off = d
+			}
+			if off >= size {
+				break // the file has grown meanwhile
 			}
 		}
 		n, err := r.Read(ctx, mm.BytesSeq(b[:min(size-off, int64(len(b)))]), off)

@@ -10,6 +10,7 @@ import (
 
 	"husk/pkg/sentry/fsimpl/fstest"
 	"husk/pkg/sentry/fsimpl/tmpfs"
+	"husk/pkg/sentry/mm"
 	"husk/pkg/sentry/vfs"
 
 	"golang.org/x/sys/unix"
@@ -217,3 +218,30 @@ func sorted(l []string) []string {
 }
 
 func TestStress(t *testing.T) { newWorld(t).Stress(t, 4, time.Second) }
+
+// TestCopyGrown: the file below has grown since its attributes were asked for, and begins with a hole.
+func TestCopyGrown(t *testing.T) {
+	w := newWorld(t)
+	create := func(name string) *vfs.Inode {
+		i, err := w.FS.Root().Inode().Ops().(*inode).fs.layers.Upper.Ops().Create(w.Ctx, name, &vfs.CreateArgs{Mode: unix.S_IFREG | 0o644})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i
+	}
+	from, to := create("from"), create("to")
+	defer from.DecRef()
+	defer to.DecRef()
+	f, err := from.Ops().Open(w.Ctx, unix.O_RDWR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Release()
+	if _, err := f.(vfs.Writer).Write(w.Ctx, mm.BytesSeq([]byte("data")), 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	var st vfs.Stat
+	if err := copyData(w.Ctx, from, to, 10); err != nil || to.Ops().Stat(w.Ctx, unix.STATX_BASIC_STATS, &st) != nil || st.Size != 1<<20+4 {
+		t.Errorf("%v, size %d", err, st.Size)
+	}
+}
