@@ -641,3 +641,13 @@ func FuzzServer(f *testing.F) {
 		}
 	})
 }
+
+// TestBudget: what replies bring and what handles need is within the limit of descriptors, however small.
+func TestBudget(t *testing.T) {
+	for _, limit := range []uint64{0, 64, 200, 256, 400, 1024, 4096, 1 << 20, ^uint64(0)} {
+		handles, donate := budget(limit, workers)
+		if donate < 1 || donate > donateMax || handles < 16 || limit >= 128 && handles+(donate+3)*workers > int(min(limit, 1<<20))-64 || limit == 256 && handles < 90 {
+			t.Errorf("limit %d: %d handles, %d descriptors", limit, handles, donate)
+		}
+	}
+}

@@ -38,16 +38,17 @@ var ErrProtocol = errors.New("gofer: protocol violation")
 // is 0 saves the correction.
 func Serve(conn int, cfg Config) error {
 	if cfg.Workers <= 0 {
-		cfg.Workers = 4
+		cfg.Workers = workers
 	}
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		return err
+	}
+	handles, donate := budget(lim.Cur, cfg.Workers)
 	if cfg.MaxHandles <= 0 {
-		var lim unix.Rlimit
-		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
-			return err
-		}
-		cfg.MaxHandles = max(16, int(min(lim.Cur, 1<<20))-64-(donateMax+3)*cfg.Workers)
+		cfg.MaxHandles = handles
 	}
-	s := &server{conn: conn, cfg: cfg, uid: uint32(unix.Geteuid()), gid: uint32(unix.Getegid())}
+	s := &server{conn: conn, cfg: cfg, donate: donate, uid: uint32(unix.Geteuid()), gid: uint32(unix.Getegid())}
 	s.table.max = cfg.MaxHandles
 	var wg sync.WaitGroup
 	for range cfg.Workers {
@@ -62,10 +63,30 @@ func Serve(conn int, cfg Config) error {
 	return s.err
 }
 
+// workers is how many requests are served at once where Config does not say it.
+const workers = 4
+
+// budget divides a limit of descriptors: how many handles there may be, and how many descriptors go with a reply. The replies of all workers have no more
+// than half of it, as without handles nothing can be looked up.
+func budget(nofile uint64, workers int) (handles, donate int) {
+	const others = 64 // the runtime's, the attach points'
+	room := max(int(min(nofile, 1<<20))-others, others)
+	const own = 3 // what a worker has open for a moment
+	donate = min(max(room/2/workers-own, 1), donateMax)
+	return max(room-(donate+own)*workers, 16), donate
+}
+
+// HandleLimit is how many handles a server allows by default whose limit of descriptors is nofile.
+func HandleLimit(nofile uint64) int {
+	handles, _ := budget(nofile, workers)
+	return handles
+}
+
 // server is one connection's state.
 type server struct {
-	conn     int // immutable, as the next two lines
+	conn     int // immutable, as the next three lines
 	cfg      Config
+	donate   int    // descriptors of a reply at most
 	uid, gid uint32 // that new files get from the host
 
 	table table

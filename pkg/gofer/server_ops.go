@@ -111,7 +111,7 @@ func (w *worker) more(o *object, want With, room int) {
 	at := len(w.out.b)
 	w.out.u8(0)
 	switch {
-	case o.typ == unix.S_IFREG && want&WithFD != 0 && w.fds.n < siblingFDs:
+	case o.typ == unix.S_IFREG && want&WithFD != 0 && w.fds.n < min(siblingFDs, w.donate):
 		if fd, err := w.reopen(o.fd, unix.O_RDONLY); err == nil {
 			w.fds.add(fd)
 			w.out.b[at] = withFD
@@ -414,7 +414,7 @@ func (w *worker) openMore(flags uint32, places reader, n int) {
 	for range n {
 		h, name := Handle(places.u64()), places.cstr()
 		fd := -1
-		if flags&(unix.O_ACCMODE|unix.O_TRUNC) == unix.O_RDONLY {
+		if flags&(unix.O_ACCMODE|unix.O_TRUNC) == unix.O_RDONLY && w.fds.n < w.donate {
 			fd = w.openRegular(h, name, flags)
 		}
 		if fd < 0 {

@@ -40,8 +40,20 @@ func (o *OpenOptions) accessMask() (mask uint32) {
 	return mask
 }
 
+// staleTries is how often a path is walked again because its end was not what it had been: what a file system knows ahead may be stale, too.
+const staleTries = 3
+
 // Open is open(2). start is where a relative path begins (the zero Path: the working directory). The file has one reference.
-func (v *VFS) Open(ctx Context, start Path, path string, o *OpenOptions) (*FileDescription, error) {
+func (v *VFS) Open(ctx Context, start Path, path string, o *OpenOptions) (fd *FileDescription, err error) {
+	for range staleTries {
+		if fd, err = v.openOnce(ctx, start, path, o); err != unix.ESTALE {
+			break
+		}
+	}
+	return fd, err
+}
+
+func (v *VFS) openOnce(ctx Context, start Path, path string, o *OpenOptions) (*FileDescription, error) {
 	flags := o.Resolve
 	if o.Flags&unix.O_NOFOLLOW == 0 {
 		flags |= FollowLast
@@ -167,6 +179,9 @@ func (v *VFS) openInode(ctx Context, p Path, o *OpenOptions, mask uint32, fresh 
 				i.putWrite()
 			} else if o.Exec {
 				i.writers.Add(1)
+			}
+			if err == unix.ESTALE && regular && p.Dentry.flags.Load()&dentryMounted == 0 {
+				p.Dentry.unhash() // so that the next walk looks it up again
 			}
 			return nil, err
 		}

@@ -39,12 +39,13 @@ func (g *Guest) sizeCache() {
 	g.v.SetCacheSize(int(min(max(memory/cacheShare/dentryCost, minDentries), maxDentries)))
 }
 
-// maxHandles bounds what the gofer keeps open for cached names. It has the limit of this process, which the host may not have allowed to be raised: some of
-// it stays for files in use.
-func maxHandles() int {
+// openFiles bounds what the gofer keeps open for cached names, and the descriptors without users of an attach point. The gofer has the limit of this process,
+// which the host may not have allowed to be raised: some of what it allows stays for directories that are read and names that are asked for ahead, as most of
+// the limit here stays for files in use.
+func openFiles() (handles, idle int) {
 	lim := unix.Rlimit{Cur: 1024}
 	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &lim)
-	return int(min(maxDentries, max(lim.Cur/4*3, 256)))
+	return min(maxDentries, gofer.HandleLimit(lim.Cur)/4*3), int(min(max(lim.Cur/8, 16), 512))
 }
 
 // Guest is the sentry of a sandbox. It implements boot.Kernel.
@@ -54,8 +55,8 @@ type Guest struct {
 	k    *kernel.Kernel
 	v    *vfs.VFS
 	mf   *memfile.File
-	// maxHandles bounds what a gofer keeps open for cached names; immutable.
-	maxHandles int
+	// maxHandles bounds what a gofer keeps open for cached names, maxIdle the descriptors of files without users; immutable.
+	maxHandles, maxIdle int
 	// table is the system call table.
 	table *syscalls.Table
 	// host makes files of descriptors that the sandbox was given.
@@ -122,7 +123,8 @@ func New(b *boot.Boot, l *log.Logger) (boot.Kernel, error) {
 		return nil, fmt.Errorf("memory file: %w", err)
 	}
 	b.Time().Mark("memory file mapped")
-	g := &Guest{log: l, time: b.Time(), v: vfs.New(0), mf: mf, maxHandles: maxHandles(), table: syscalls.New(), containers: map[string]*container{}}
+	g := &Guest{log: l, time: b.Time(), v: vfs.New(0), mf: mf, table: syscalls.New(), containers: map[string]*container{}}
+	g.maxHandles, g.maxIdle = openFiles()
 	cfg := kernel.Config{
 		Platform: p, MemFile: mf, VFS: g.v, NumCPU: int(b.NumCPU),
 		HostName: b.Container.Hostname, DomainName: b.Container.Domainname,

@@ -78,7 +78,7 @@ func (g *Guest) mountAll(c *container, pidns *kernel.PIDNamespace, ipc *kernel.I
 
 // rootSuperblock is the root: what the gofer serves, under an overlay unless changes are to go through.
 func (g *Guest) rootSuperblock(c *container, m *boot.Mount) (*vfs.Superblock, error) {
-	lower, err := gofs.New(g.v, c.gofer, int(m.Attach), gofs.Options{Source: m.Source, Handles: c.handles, ReadOnly: c.spec.Overlay != boot.OverlayNone})
+	lower, err := gofs.New(g.v, c.gofer, int(m.Attach), gofs.Options{Source: m.Source, Handles: c.handles, MaxIdle: g.maxIdle, ReadOnly: c.spec.Overlay != boot.OverlayNone})
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +110,7 @@ func (g *Guest) mountOne(ctx vfs.Context, c *container, m *boot.Mount) error {
 	isDir := true
 	if m.Attach >= 0 {
 		var err error
-		if sb, err = gofs.New(g.v, c.gofer, int(m.Attach), gofs.Options{Source: m.Source, Handles: c.handles, Shared: true, ReadOnly: m.Flags&unix.MS_RDONLY != 0}); err != nil {
+		if sb, err = gofs.New(g.v, c.gofer, int(m.Attach), gofs.Options{Source: m.Source, Handles: c.handles, MaxIdle: g.maxIdle, Shared: true, ReadOnly: m.Flags&unix.MS_RDONLY != 0}); err != nil {
 			return err
 		}
 		isDir = sb.Root().Inode().Mode()&unix.S_IFMT == unix.S_IFDIR

@@ -72,6 +72,9 @@ const (
 	habitual = 4
 )
 
+// scarce tells whether the broker can have so few handles that none may wait for being asked for.
+func (fs *filesystem) scarce() bool { return fs.handles != nil && fs.handles.max < 2*fdsAhead }
+
 // bump changes a count of a habit.
 func bump(count *atomic.Int32, by int32) {
 	if old := count.Load(); true {
@@ -84,6 +87,9 @@ func bump(count *atomic.Int32, by int32) {
 // with is what to ask for beside attributes.
 func (fs *filesystem) with() broker.With {
 	w := fs.bare()
+	if fs.scarce() {
+		return w
+	}
 	// Descriptors that wait for their files are not more than those that wait for the next open.
 	if fs.habit.opens.Load() >= habitual && fs.maxIdle >= fdsAhead {
 		w |= broker.WithFD
@@ -222,6 +228,9 @@ func (i *inode) find(name string) (s broker.Sibling, ahead bool, err error) {
 		return s, false, err
 	}
 	found, err := i.fs.client.Siblings(h, list, i.fs.with(), buf[:0])
+	if len(found) == 0 && i.fs.relieve(err) {
+		found, err = i.fs.client.Siblings(h, list[:1], i.fs.bare(), buf[:0])
+	}
 	i.done()
 	if len(found) == 0 {
 		return s, false, hostError(err)
@@ -249,7 +258,7 @@ func (i *inode) find(name string) (s broker.Sibling, ahead bool, err error) {
 func (i *inode) plan(name string, names []string) ([]string, []int32) {
 	names = append(names, name)
 	l := i.listing
-	if l == nil {
+	if l == nil || i.fs.scarce() {
 		return names, nil
 	}
 	k := l.find(name)
@@ -354,7 +363,7 @@ func (a *ahead) followsIn(l *listing, o order, k int, dirs bool) (ok, only bool)
 // listedNow starts to ask for what a program looks at next when it has listed the directory.
 func (i *inode) listedNow() {
 	h := &i.fs.habit
-	if i.fs.shared || h.looks.Load() < habitual {
+	if i.fs.shared || h.looks.Load() < habitual || i.fs.scarce() {
 		return
 	}
 	i.mu.Lock()
@@ -384,7 +393,7 @@ func (fs *filesystem) known(a *broker.Attr) bool {
 	}
 	fs.tableMu.Lock()
 	defer fs.tableMu.Unlock()
-	return fs.table[fileKey{a.Dev, a.Ino}] != nil
+	return fs.table[fs.keyOf(a)] != nil
 }
 
 // found makes the inode of an entry of dir, with a reference, and counts what programs do with it. ahead: the entry was asked for earlier.

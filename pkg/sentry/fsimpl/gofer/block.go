@@ -46,8 +46,7 @@ type recent struct {
 }
 
 // readBlock serves a read of at least a byte at an offset before the end of the file; false where it does not.
-func (i *inode) readBlock(dst mm.IOSeq, off int64) (n int64, ok bool, err error) {
-	size := int64(i.attr.Size)
+func (i *inode) readBlock(dst mm.IOSeq, off, size int64) (n int64, ok bool, err error) {
 	want := min(dst.NumBytes(), size-off)
 	at := off / blockSize
 	if want > blockSize || (off+want-1)/blockSize != at {
@@ -64,7 +63,9 @@ func (i *inode) readBlock(dst mm.IOSeq, off int64) (n int64, ok bool, err error)
 			return 0, false, nil
 		}
 	}
-	off -= at * blockSize
+	if off -= at * blockSize; off+want > int64(len(b.data)) {
+		return 0, false, nil // the file has grown since
+	}
 	k, err := dst.CopyOut(b.data[off : off+want])
 	return int64(k), true, err
 }

@@ -77,7 +77,11 @@ func (i *inode) list() ([]broker.Dirent, error) {
 	for h != 0 {
 		var err error
 		var next broker.Handle
-		if ents, next, err = i.fs.client.ReadDir(h, ents); err != nil {
+		ents, next, err = i.fs.client.ReadDir(h, ents)
+		if h == own && i.fs.relieve(err) {
+			ents, next, err = i.fs.client.ReadDir(h, ents)
+		}
+		if err != nil {
 			if h != own {
 				i.fs.client.Close(h)
 			}

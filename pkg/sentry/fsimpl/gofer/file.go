@@ -20,11 +20,11 @@ func (f *file) Release() { f.inode.release() }
 // Read implements vfs.Reader.
 func (f *file) Read(_ vfs.Context, dst mm.IOSeq, off int64) (int64, error) {
 	i := f.inode
-	if size := int64(i.attr.Size); i.fs.frozen && size > 0 && dst.NumBytes() > 0 { // files of size 0 may be made up as they are read
+	if size := i.size.Load(); i.fs.frozen && size > 0 && dst.NumBytes() > 0 { // files of size 0 may be made up as they are read
 		if off >= size {
 			return 0, nil // the read at the end of the file, with which most programs find it
 		}
-		if n, ok, err := i.readBlock(dst, off); ok {
+		if n, ok, err := i.readBlock(dst, off, size); ok {
 			return n, err
 		}
 	}
@@ -95,13 +95,13 @@ func (f *file) Append(ctx vfs.Context, src mm.IOSeq) (n, end int64, err error) {
 
 // Size implements vfs.Sizer.
 func (f *file) Size(vfs.Context) (int64, error) {
-	return f.inode.size()
+	return f.inode.length()
 }
 
-// size asks the descriptor; the caller is a user.
-func (i *inode) size() (int64, error) {
+// length asks the descriptor; the caller is a user.
+func (i *inode) length() (int64, error) {
 	if i.fs.frozen {
-		return int64(i.attr.Size), nil
+		return i.size.Load(), nil
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(i.fd(), &st); err != nil {

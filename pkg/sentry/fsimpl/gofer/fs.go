@@ -50,8 +50,18 @@ type filesystem struct {
 	again  again
 }
 
-// fileKey is what makes a file of the host one file, whatever its names are.
-type fileKey struct{ dev, ino uint64 }
+// fileKey is what makes a file of the host one file, whatever its names are. In a frozen attach point nothing keeps the host from giving the inode number of
+// a file that it removes nevertheless to another one: there, type and time of birth count as well. (Elsewhere the broker's descriptor keeps the number, and
+// on overlayfs of the host a file is born again when it is changed for the first time.)
+type fileKey struct{ dev, ino, born uint64 }
+
+func (fs *filesystem) keyOf(a *broker.Attr) fileKey {
+	k := fileKey{dev: a.Dev, ino: a.Ino}
+	if fs.frozen {
+		k.born = uint64(nanos(a.Btime)) ^ uint64(a.Type())<<48
+	}
+	return k
+}
 
 // New makes a superblock with one reference of the attach point with the given index. The client stays
 // the caller's, and in use until the superblock is released.
@@ -177,7 +187,7 @@ func (fs *filesystem) inode(dir *inode, name string, e *broker.Entry) *inode {
 
 // inodeOf is inode; made tells that it is new. The attributes of an old entry are of no interest to an inode that exists.
 func (fs *filesystem) inodeOf(dir *inode, name string, e *broker.Entry, old bool) (i *inode, made bool) {
-	k := fileKey{e.Attr.Dev, e.Attr.Ino}
+	k := fs.keyOf(&e.Attr)
 	fs.tableMu.Lock()
 	if i := fs.table[k]; i != nil && i.TryIncRef() {
 		fs.tableMu.Unlock()
@@ -189,6 +199,7 @@ func (fs *filesystem) inodeOf(dir *inode, name string, e *broker.Entry, old bool
 	}
 	i = &inode{fs: fs, key: k, target: e.Target, attr: e.Attr}
 	i.held.Store(uint64(e.Handle))
+	i.size.Store(int64(e.Attr.Size))
 	if fs.frozen && dir != nil {
 		dir.IncRef()
 		i.parent, i.name = dir, name

@@ -31,11 +31,12 @@ func setup(t testing.TB, o Options) *harness {
 	return setupOn(t, t.TempDir(), o)
 }
 
-func setupOn(t testing.TB, dir string, o Options) *harness {
+// setupOn shows dir; handles, if given, is how many the broker allows.
+func setupOn(t testing.TB, dir string, o Options, handles ...int) *harness {
 	t.Helper()
 	h := &harness{t: t, dir: dir, v: vfs.New(0)}
 	h.ctx = vfs.NewKernelContext(auth.NewRootCredentials(auth.NewRootUserNamespace()), nil, nil)
-	h.c = serve(t, h.dir)
+	h.c = serve(t, h.dir, handles...)
 	sb, err := New(h.v, h.c, 0, o)
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +47,7 @@ func setupOn(t testing.TB, dir string, o Options) *harness {
 }
 
 // serve starts a broker in this process.
-func serve(t testing.TB, dir string) *broker.Client {
+func serve(t testing.TB, dir string, handles ...int) *broker.Client {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -59,7 +60,10 @@ func serve(t testing.TB, dir string) *broker.Client {
 	}
 	done := make(chan error, 1)
 	go func() {
-		done <- broker.Serve(fds[0], broker.Config{Attach: []broker.AttachPoint{{FD: at}}, ProcFD: proc})
+		cfg := broker.Config{Attach: []broker.AttachPoint{{FD: at}}, ProcFD: proc}
+		for _, cfg.MaxHandles = range handles {
+		}
+		done <- broker.Serve(fds[0], cfg)
 	}()
 	c, err := broker.NewClient(fds[1])
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 )
 
 // A handle costs the broker a descriptor, and the host may allow few of them. In a frozen attach point, where a name means the same file for ever, files
-// are named to the broker by directory and name, and directories that were not used for long give their handles back until they are needed again. So
-// a tree stays known, however large it is. Elsewhere each inode has a handle, and where there are too many names leave the cache.
+// are named to the broker by directory and name, and have a handle while something needs one; directories that were not used for long give theirs back until
+// they are needed again. So a tree stays known, however large it is. Elsewhere each inode has a handle, and where there are too many names leave the cache.
 
 // Handles counts the handles that the attach points of a broker keep.
 type Handles struct {
@@ -33,7 +33,9 @@ func (fs *filesystem) hold(i *inode) {
 	full := count.kept.Add(1) > count.max
 	if i.parks() {
 		fs.idleMu.Lock()
-		fs.dirs.add(i)
+		if i.IsDir() {
+			fs.dirs.add(i)
+		}
 		parked := !full || fs.park(i)
 		fs.idleMu.Unlock()
 		if parked {
@@ -58,6 +60,39 @@ func (fs *filesystem) park(i *inode) bool {
 	return false
 }
 
+// relieve makes room at a broker that has answered that it has none, which is worth another try.
+func (fs *filesystem) relieve(err error) bool {
+	if err != unix.EMFILE {
+		return false
+	}
+	fs.idleMu.Lock()
+	for range handlesShrink {
+		if !fs.park(nil) {
+			break
+		}
+	}
+	ahead := fs.ahead
+	fs.idleMu.Unlock()
+	for _, d := range ahead {
+		if d != nil && d.mu.TryLock() { // the caller may hold the lock of another
+			d.dropAhead()
+			d.mu.Unlock()
+		}
+	}
+	fs.sb.VFS().ShrinkCache(handlesShrink)
+	fs.client.Flush()
+	return true
+}
+
+// walk is Walk of the broker. Where that has no room, some is made.
+func (fs *filesystem) walk(h broker.Handle, names []string, with broker.With, buf []broker.Entry) ([]broker.Entry, error) {
+	e, err := fs.client.Walk(h, names, with, buf)
+	if len(e) == 0 && fs.relieve(err) {
+		e, err = fs.client.Walk(h, names, with, buf)
+	}
+	return e, err
+}
+
 // lose gives a handle back; zero is none.
 func (fs *filesystem) lose(h broker.Handle) {
 	if h == 0 {
@@ -73,7 +108,7 @@ func (fs *filesystem) lose(h broker.Handle) {
 func (i *inode) handle() broker.Handle { return broker.Handle(i.held.Load()) }
 
 // parks tells whether the handle may go while nobody uses it.
-func (i *inode) parks() bool { return i.parent != nil && i.IsDir() }
+func (i *inode) parks() bool { return i.parent != nil }
 
 // use returns the handle, which stays until done is called.
 func (i *inode) use() (broker.Handle, error) {
@@ -84,7 +119,7 @@ func (i *inode) use() (broker.Handle, error) {
 	fs.idleMu.Lock()
 	i.pins++
 	h := i.handle()
-	if h != 0 && fs.handles != nil {
+	if h != 0 && fs.handles != nil && i.IsDir() {
 		fs.dirs.add(i)
 	}
 	fs.idleMu.Unlock()
@@ -102,7 +137,9 @@ func (i *inode) use() (broker.Handle, error) {
 func (i *inode) done() {
 	if i.parks() {
 		i.fs.idleMu.Lock()
-		i.pins--
+		if i.pins--; i.pins == 0 && !i.IsDir() {
+			i.fs.lose(broker.Handle(i.held.Swap(0)))
+		}
 		i.fs.idleMu.Unlock()
 	}
 }
@@ -112,18 +149,24 @@ func (i *inode) need() (broker.Handle, error) {
 	if h := i.handle(); h != 0 {
 		return h, nil
 	}
+	if i.parent == nil {
+		return 0, unix.EIO // the broker gave none when it had to
+	}
 	dir, err := i.parent.use()
 	if err != nil {
 		return 0, err
 	}
 	var buf [1]broker.Entry
-	e, err := i.fs.client.Walk(dir, []string{i.name}, 0, buf[:0])
+	e, err := i.fs.walk(dir, []string{i.name}, 0, buf[:0])
 	i.parent.done()
 	if err != nil {
 		return 0, hostError(err)
 	}
 	h := e[0].Handle
-	if i.key != (fileKey{e[0].Attr.Dev, e[0].Attr.Ino}) {
+	if h == 0 {
+		return 0, unix.EIO
+	}
+	if i.key != i.fs.keyOf(&e[0].Attr) {
 		i.fs.client.Close(h)
 		return 0, unix.ESTALE
 	}
@@ -137,8 +180,8 @@ func (i *inode) need() (broker.Handle, error) {
 
 // place names a file to the broker until unplace is called.
 func (i *inode) place() (broker.Place, error) {
-	if h := i.handle(); h != 0 {
-		return broker.Place{Handle: h}, nil
+	if i.parent == nil {
+		return broker.Place{Handle: i.handle()}, nil
 	}
 	h, err := i.parent.use()
 	return broker.Place{Handle: h, Name: i.name}, err

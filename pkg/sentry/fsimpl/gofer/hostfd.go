@@ -42,7 +42,7 @@ func (i *inode) acquireWith(write bool, files []*inode, fds []int) error {
 // adopt takes over a descriptor for reading that came with a look-up.
 func (i *inode) adopt(fd int) {
 	i.mu.Lock()
-	have := i.fd() >= 0
+	have := i.fd() >= 0 || i.fs.frozen && !i.current(fd)
 	if !have {
 		i.install(fd, false)
 	}
@@ -84,11 +84,39 @@ func (i *inode) openLocked(write bool, files []*inode, fds []int) error {
 	for k, n := range files {
 		n.unplace(places[k])
 	}
+	if i.fs.frozen {
+		switch err {
+		case unix.ENOENT, unix.EISDIR, unix.ELOOP, unix.ENXIO, unix.EPERM:
+			err = unix.ESTALE // a regular file was there
+		case nil:
+			if !i.current(fd) {
+				unix.Close(fd)
+				err = unix.ESTALE
+			}
+		}
+	}
 	if err != nil {
 		return hostError(err)
 	}
 	i.install(fd, write)
 	return nil
+}
+
+// current tells whether fd, which was opened by the name of a file in a frozen attach point, is that file. Somebody may change the host's files nevertheless
+// (the root of "runsc do" is the host's own): a file that was replaced is another one, and one that was changed is seen as it is now, with its size, and not
+// as a part of it. i.mu is held.
+func (i *inode) current(fd int) bool {
+	var a broker.Attr
+	if broker.StatFD(fd, &a) != nil || i.fs.keyOf(&a) != i.key {
+		return false
+	}
+	if a.Size != i.attr.Size || a.Mtime != i.attr.Mtime || a.Ctime != i.attr.Ctime {
+		a.UID, a.GID, a.Ino, a.Dev = i.attr.UID, i.attr.GID, i.attr.Ino, i.attr.Dev // see refresh
+		i.setAttrLocked(&a)
+		i.size.Store(int64(a.Size))
+		i.recent.block.Store(nil)
+	}
+	return true
 }
 
 // install makes fd the inode's descriptor; i.mu is held. From the first descriptor for writing on,

@@ -25,7 +25,8 @@ type inode struct {
 
 	held     atomic.Uint64 // the handle, closed by Release; zero: none so far
 	maps     mm.MappingSet
-	recent   recent     // frozen attach points
+	size     atomic.Int64 // frozen attach points, as the next line
+	recent   recent
 	appendMu sync.Mutex // serialises appending writes
 
 	// Host descriptors; -1: none. Changed with mu held; a user reads them without.
@@ -38,7 +39,7 @@ type inode struct {
 	after    atomic.Pointer[inode] // was opened next the last time; nil once released
 
 	mu      sync.Mutex  // guards what follows
-	attr    broker.Attr // immutable in frozen attach points
+	attr    broker.Attr // in frozen attach points they change with a new descriptor only
 	users   int         // of the descriptors: open files and operations
 	old     []int32     // descriptors for reading that rw replaced
 	listing *listing    // of a directory; nil: not known
@@ -92,7 +93,7 @@ func (i *inode) Lookup(ctx vfs.Context, name string) (*vfs.Inode, error) {
 // lookup asks for one name.
 func (i *inode) lookup(name string) (*vfs.Inode, error) {
 	var buf [1]broker.Entry
-	e, err := i.fs.client.Walk(i.handle(), []string{name}, 0, buf[:0])
+	e, err := i.fs.walk(i.handle(), []string{name}, 0, buf[:0])
 	if err != nil {
 		return nil, hostError(err)
 	}
@@ -119,7 +120,7 @@ func (i *inode) LookupMany(ctx vfs.Context, names []string) (found []*vfs.Inode,
 		if err != nil {
 			return found, err
 		}
-		e, err := i.fs.client.Walk(h, names[:n], i.fs.bare(), buf[:0])
+		e, err := i.fs.walk(h, names[:n], i.fs.bare(), buf[:0])
 		dir.done()
 		for k := range e {
 			if old, ok := dir.takeAhead(names[k]); ok {
@@ -142,7 +143,7 @@ func (i *inode) LookupMany(ctx vfs.Context, names []string) (found []*vfs.Inode,
 // Revalidate implements vfs.Revalidator. It brings the child's attributes up to date, too.
 func (i *inode) Revalidate(ctx vfs.Context, name string, child *vfs.Inode) bool {
 	var buf [1]broker.Entry
-	e, err := i.fs.client.Walk(i.handle(), []string{name}, 0, buf[:0])
+	e, err := i.fs.walk(i.handle(), []string{name}, 0, buf[:0])
 	if err != nil {
 		return child == nil && err == unix.ENOENT
 	}
@@ -150,7 +151,7 @@ func (i *inode) Revalidate(ctx vfs.Context, name string, child *vfs.Inode) bool 
 	if child != nil {
 		c, ok = child.Ops().(*inode)
 	}
-	if !ok || c.key != (fileKey{e[0].Attr.Dev, e[0].Attr.Ino}) {
+	if !ok || c.key != i.fs.keyOf(&e[0].Attr) {
 		i.fs.client.Close(e[0].Handle)
 		return false
 	}
