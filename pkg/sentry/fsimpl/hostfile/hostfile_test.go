@@ -101,6 +101,12 @@ func TestRegular(t *testing.T) {
 	if n, err := f.Write(ctx, mm.BytesSeq([]byte("ab"))); n != 2 || err != nil {
 		t.Fatal(n, err)
 	}
+	// Opened again, as through /proc/self/fd, and closed.
+	again, err := f.Path().Inode().Ops().(vfs.SelfOpener).OpenSelf(ctx, unix.O_RDWR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Release()
 	var st vfs.Stat
 	if err := f.Stat(ctx, ^uint32(0), &st); err != nil || st.Size != 10 || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		t.Fatal(err, st)
