@@ -258,6 +258,9 @@ func hasHooks(h *specs.Hooks) bool { return h != nil && len(h.StartContainer) > 
 // newLaunch says what it takes to start the processes: their namespaces and users.
 func (n *Launched) newLaunch(attach []boot.Attach) (*sandbox.Launch, error) {
 	s := n.opts.Spec
+	if n.opts.Conf.Overlay != "none" {
+		attach[0].ReadOnly = true // the root: changes stay in the sandbox, so the gofer can make none, whoever asks
+	}
 	l := &sandbox.Launch{NetNS: -1, Attach: attach, Rootless: n.opts.Conf.IsRootless(), Placed: n.place, Time: n.opts.Time}
 	network := false
 	for _, ns := range s.Linux.Namespaces {
