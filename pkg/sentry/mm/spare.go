@@ -76,8 +76,12 @@ func (m *MemoryManager) givePages(start, end uint64, sure bool) {
 	}
 }
 
-// maySpare tells whether the run s is worth keeping: small, nobody else's, and mapped.
+// maySpare tells whether the run s is worth keeping: small, nobody else's, and mapped. Where changes are made at once, that is under ptrace, nothing is:
+// who traces cannot tell a read of what is mapped without rights from a write.
 func (m *MemoryManager) maySpare(s *pageSeg, sure bool) bool {
+	if _, ok := m.as.(platform.Deferrer); !ok {
+		return false
+	}
 	const flags = pageMapped | pageOwned
 	if m.as == nil || m.spares.none || s.Val.flags&flags != flags || s.Val.fd != MemoryFile || s.Len() > spareMax || s.Val.avail&platform.Write == 0 ||
 		s.Val.effective()&platform.Write == 0 || !m.file.Mapped() || m.pages.Count() > deferRuns {
