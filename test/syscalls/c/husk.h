@@ -99,7 +99,10 @@ static struct husk_case *husk_first, **husk_last = &husk_first;
 static inline int REAP(pid_t pid)
 {
 	int s = 0;
-	if (waitpid(pid, &s, 0) != pid)
+	pid_t r;
+	while ((r = waitpid(pid, &s, 0)) < 0 && errno == EINTR)
+		;
+	if (r != pid)
 		FAIL("waitpid %d", pid);
 	return s;
 }
