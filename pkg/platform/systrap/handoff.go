@@ -318,8 +318,9 @@ func (s *spinState) patience(p *pace, busy bool) int {
 	return 0
 }
 
-// spinRun spins for the thread if that seems worth while; true if it stopped. At most half of the
-// processors are for the sentry's spinning.
+// spinRun spins for the thread if that seems worth while; true if it stopped. No more goroutines spin than there are
+// processors: where two threads on two processors do nothing but calls, each sentry's side then is with one stub at full speed for
+// a time slice of the host (1.25 times the calls of one that spins for one and finds the stops of the other).
 func (t *thread) spinRun(running int32, idle func()) bool {
 	s, p, r := t.slot, &t.as.p.pace, &t.as.p.reactor
 	r.share(t, t.spin.resumed)
@@ -329,7 +330,7 @@ func (t *thread) spinRun(running int32, idle func()) bool {
 	limit := t.spin.patience(p, 2*running > p.cpus)
 	if fixedPace {
 		limit = fixedSentry
-	} else if limit == 0 || t.cpu == s.peer || 2*r.spinners.Load() >= p.cpus {
+	} else if limit == 0 || t.cpu == s.peer || r.spinners.Load() >= p.cpus {
 		return false
 	}
 	r.spinning()
