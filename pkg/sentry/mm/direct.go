@@ -3,18 +3,19 @@ package mm
 import "husk/pkg/platform"
 
 // CopyResident copies the first n bytes of src to dst, which may belong to another address space, if all of both is in the memory file
-// and ready for the access: false if not, and then nothing was copied. It faults nothing in, and waits for nobody who changes dst's
-// address space, so that it may be called where it is not known what the owner of dst does meanwhile.
+// and ready for the access: false if not, and then nothing was copied. It faults nothing in, and waits for nobody who changes one of the
+// address spaces: it is not known what the owner of the other one does meanwhile, and how long a hostile one takes.
 func CopyResident(dst, src IOSeq, n int64) bool {
 	if n > dst.n || n > src.n {
 		return false
 	}
 	if src.mm != nil {
-		src.mm.pagesMu.RLock()
+		if !src.mm.pagesMu.TryRLock() {
+			return false
+		}
 		defer src.mm.pagesMu.RUnlock()
 	}
 	if dst.mm != nil && dst.mm != src.mm {
-		// Another goroutine may hold both locks in the other order, so this one is not waited for.
 		if !dst.mm.pagesMu.TryRLock() {
 			return false
 		}

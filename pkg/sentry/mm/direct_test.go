@@ -94,3 +94,17 @@ func TestCopyResidentBothWays(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// What keeps an address space busy does not keep who copies from it or to it.
+func TestCopyResidentBusy(t *testing.T) {
+	m, o := newMM(t, false), newMM(t, false)
+	a := mustMap(t, m, MMapOpts{Length: 4096, Perms: platform.ReadWrite})
+	b := mustMap(t, o, MMapOpts{Length: 4096, Perms: platform.ReadWrite})
+	m.CopyOut(a, make([]byte, 4096))
+	o.CopyOut(b, make([]byte, 4096))
+	m.pagesMu.Lock()
+	defer m.pagesMu.Unlock()
+	if CopyResident(o.Seq(b, 10), m.Seq(a, 10), 10) || CopyResident(m.Seq(a, 10), o.Seq(b, 10), 10) || CopyResident(m.Seq(a, 10), m.Seq(a+100, 10), 10) {
+		t.Error("copied though the address space changes")
+	}
+}

@@ -109,6 +109,39 @@ func TestHeldFile(t *testing.T) {
 	}
 }
 
+// TestHeldWrite: a file that seems not to be writable by a mapping any more is not, though the platform puts changes off.
+func TestHeldWrite(t *testing.T) {
+	m := newMM(t, true)
+	c := cpu{t, m}
+	f := newHostFile(t, 4<<12)
+	o := MMapOpts{Length: 4 << 12, Perms: platform.ReadWrite, Mappable: f, File: f, Shared: true}
+	for _, give := range []func(a uint64){
+		func(a uint64) { m.Munmap(a, o.Length) },
+		func(a uint64) { mustMap(t, m, MMapOpts{Addr: a, Fixed: true, Length: o.Length, Perms: platform.Read}) },
+		func(a uint64) { m.Mremap(a, o.Length, 4096, 0, 0); m.Munmap(a, 4096) },
+	} {
+		o.Shared = false
+		keep := mustMap(t, m, o) // so that the file stays in use
+		o.Shared = true
+		a := mustMap(t, m, o)
+		if err := c.store(a, 1); err != nil {
+			t.Fatal(err)
+		}
+		if !f.set.MappedWritable() {
+			t.Fatal("not writable")
+		}
+		give(a)
+		as := c.unwrap(m.as)
+		if p, ok := as.pages[a]; f.set.MappedWritable() || ok && p.fd == f.fd {
+			t.Errorf("writable %v, the platform has %+v", f.set.MappedWritable(), p)
+		}
+		m.Munmap(keep, o.Length)
+	}
+	if f.refs != 0 || f.set.writable != 0 {
+		t.Errorf("%d references, %d bytes writable", f.refs, f.set.writable)
+	}
+}
+
 // TestRefused: pages that the host would not unmap are nobody else's before the process has ended.
 func TestRefused(t *testing.T) {
 	for _, fork := range []bool{true, false} {

@@ -84,6 +84,13 @@ func (s *MappingSet) add(m *MemoryManager, n int, writable bool) {
 	}
 }
 
+// unwritable takes n from the bytes that are mapped shared and may become writable.
+func (s *MappingSet) unwritable(n int) {
+	s.mu.Lock()
+	s.writable -= n
+	s.mu.Unlock()
+}
+
 // Mapped tells whether any address space maps the file.
 func (s *MappingSet) Mapped() bool {
 	s.mu.Lock()

@@ -31,14 +31,15 @@ type MemoryManager struct {
 	users  atomic.Int32
 
 	// mu protects the mappings and what describes them as a whole.
-	mu     sync.RWMutex
-	vmas   ranges.Map[vma]
-	layout Layout
-	brk    AddrRange // Len is not rounded to pages
-	info   ProcInfo
-	stats  accounts
-	files  map[MappedFile]uint64 // bytes mapped of each; see fileBytes
-	dead   []MappedFile          // files to drop when mu is released
+	mu       sync.RWMutex
+	vmas     ranges.Map[vma]
+	layout   Layout
+	brk      AddrRange // Len is not rounded to pages
+	info     ProcInfo
+	stats    accounts
+	files    map[MappedFile]uint64 // bytes mapped of each; see fileBytes
+	dead     []MappedFile          // files to drop when mu is released
+	unshared []unshared            // likewise: what can no longer be written
 	// lockFuture is the MCL_* flags of mlockall(2) that hold for later mappings.
 	lockFuture int
 	maxMaps    int

@@ -87,6 +87,11 @@ func (m *MemoryManager) ReserveText(addr, length uint64) error {
 		return nil
 	}
 	m.insertVMA(addr, addr+length, vma{flags: vmaSpecial | vmaSealed | vmaDontDump, name: "[text]"})
+	// What the application gave up there and is kept would be unmapped later, with what the platform has there then.
+	m.pagesMu.Lock()
+	m.dropSpares(addr, addr+length)
+	m.flush()
+	m.pagesMu.Unlock()
 	return nil
 }
 

@@ -97,3 +97,26 @@ func TestReserveText(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestReserveTextOverSpare: what the application gave up at a place that is reserved does not unmap later what the platform puts there.
+func TestReserveTextOverSpare(t *testing.T) {
+	m := newMM(t, true)
+	m.spares.credit = maxCredit
+	c := cpu{t, m}
+	const at, n = 0x5000000, 8 << 12
+	a := mustMap(t, m, MMapOpts{Addr: at, Fixed: true, Length: n, Perms: platform.ReadWrite})
+	c.store(a, 1)
+	if m.Munmap(a, n); len(m.spares.list) != 1 {
+		t.Fatalf("spares %+v", m.spares.list)
+	}
+	if err := m.ReserveText(at+4096, 4096); err != nil {
+		t.Fatal(err)
+	}
+	c.as().apply([]platform.MapOp{{Op: platform.OpMap, Perms: platform.Read, FD: 3, Addr: at + 4096, Length: 4096}})
+	mustMap(t, m, MMapOpts{Addr: at, Fixed: true, Length: 4096, Perms: platform.ReadWrite, Populate: true})
+	mustMap(t, m, MMapOpts{Addr: at + 8192, Fixed: true, Length: 4096, Perms: platform.Read, Populate: true})
+	m.Fork(m.limits.Load())
+	if p := c.as().pages[at+4096]; p.fd != 3 {
+		t.Errorf("the platform has %+v at the reserved place", p)
+	}
+}

@@ -94,16 +94,20 @@ func (m *MemoryManager) account(v *vma, n uint64) {
 }
 
 // lock and unlock hold mu for changes of the mappings; unlock drops references to files, which may close them: no change that
-// has been put off may name their descriptors.
+// has been put off may name their descriptors. Nor may one be that takes the last right to write to a file: a hostile thread
+// uses it until the change is made, and others rely on it being gone.
 func (m *MemoryManager) lock() { m.mu.Lock() }
 
 func (m *MemoryManager) unlock() {
-	dead := m.dead
-	m.dead = nil
-	if len(dead) > 0 {
+	dead, unshared := m.dead, m.unshared
+	m.dead, m.unshared = nil, nil
+	if len(dead)+len(unshared) > 0 {
 		m.pagesMu.Lock()
 		m.settle()
 		m.pagesMu.Unlock()
+	}
+	for _, u := range unshared {
+		u.set.unwritable(u.n)
 	}
 	m.mu.Unlock()
 	for _, f := range dead {
@@ -111,11 +115,22 @@ func (m *MemoryManager) unlock() {
 	}
 }
 
+// unshared is n bytes less of a file that are mapped shared and may be written.
+type unshared struct {
+	set *MappingSet
+	n   int
+}
+
 // fileBytes notes that n more bytes (negative for fewer) of f are mapped. References to files are counted by bytes,
 // since that does not change as mappings are cut and joined.
 func (m *MemoryManager) fileBytes(v *vma, n uint64) {
 	if v.mappable != nil {
-		v.mappable.MappingSet().add(m, int(n), !v.private() && v.maxPerms&platform.Write != 0)
+		set, writable := v.mappable.MappingSet(), !v.private() && v.maxPerms&platform.Write != 0
+		if writable && int(n) < 0 && v.file != nil {
+			m.unshared = append(m.unshared, unshared{set, int(-n)})
+			writable = false
+		}
+		set.add(m, int(n), writable)
 	}
 	if v.file == nil {
 		return
