@@ -7,6 +7,7 @@ import (
 
 	"husk/pkg/abi/linux"
 	"husk/pkg/sentry/kernel"
+	"husk/pkg/sentry/limits"
 	"husk/pkg/sentry/mm"
 
 	"golang.org/x/sys/unix"
@@ -252,6 +253,46 @@ func TestTimers(t *testing.T) {
 		th.must(t, got == int64(unix.SIGALRM) && info.Code == linux.SI_TIMER && info.Value() == 77 && info.Overrun() > 5, "timer signal", got, info)
 		th.must(t, th.sys(unix.SYS_TIMER_DELETE, uint64(id)) == 0, "timer_delete")
 	})
+}
+
+// TestCPULimit: a process that seems to have passed the soft and the hard limit at once gets SIGXCPU first, and only once.
+func TestCPULimit(t *testing.T) {
+	w := newWorld(t)
+	idle := w.spawn(func(th *thread) { th.sys(unix.SYS_PAUSE) })
+	for _, c := range []struct {
+		soft, hard uint64
+		ignore     bool
+		used       []int64 // seconds, one after the other
+		status     unix.Signal
+	}{
+		{10, 50, false, []int64{60}, unix.SIGXCPU},
+		{50, 50, false, []int64{60}, unix.SIGKILL},
+		{10, 50, true, []int64{60, 1}, unix.SIGKILL},
+	} {
+		var tg *kernel.ThreadGroup
+		ready, set := make(chan struct{}), make(chan struct{})
+		tg = w.spawn(func(th *thread) {
+			<-ready
+			if c.ignore {
+				th.onSignal(mem(tg), unix.SIGXCPU, 0, 0, func(*thread, int) {})
+			}
+			close(set)
+			for {
+				th.sys(unix.SYS_PAUSE)
+			}
+		})
+		close(ready)
+		<-set
+		tg.Limits().Replace(unix.RLIMIT_CPU, limits.Limit{Cur: c.soft, Max: c.hard}, true)
+		for _, s := range c.used {
+			tg.UseCPU(s * 1e9)
+			tg.LimitChanged() // which changes nothing
+		}
+		w.expect(tg, int32(c.status))
+	}
+	idle.Kill()
+	<-idle.Done()
+	w.k.WaitAll()
 }
 
 // TestThreads: a signal for the process goes to a thread that does not block it; exit_group ends all.

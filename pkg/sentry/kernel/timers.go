@@ -28,6 +28,7 @@ type groupTimers struct {
 	cpuArmed         bool
 	// cpuWarned is the CPU time in seconds at which RLIMIT_CPU sends SIGXCPU next; 0 before the first.
 	cpuWarned uint64
+	cpuTold   bool // SIGXCPU was sent
 	restoreID bool // PR_TIMER_CREATE_RESTORE_IDS
 	ended     bool
 }
@@ -219,12 +220,13 @@ func (tg *ThreadGroup) cpuFired() {
 	if lim := tg.limits.Get(unix.RLIMIT_CPU); lim.Cur != ^uint64(0) {
 		sec := uint64(cpu / 1e9)
 		switch {
-		case lim.Max != ^uint64(0) && sec >= lim.Max:
+		case lim.Max != ^uint64(0) && sec >= lim.Max && (g.cpuTold || lim.Cur >= lim.Max):
 			tg.groupExitLocked(int32(sigKILL))
 			return
 		case sec >= max(lim.Cur, g.cpuWarned):
+			// Time passes both limits at once where the host stopped the sandbox meanwhile, which cannot be told from work.
 			tg.sendLocked(nil, kernelInfo(linux.Signal(unix.SIGXCPU)), true, nil)
-			g.cpuWarned = sec + 1
+			g.cpuWarned, g.cpuTold = sec+1, true
 		}
 	}
 	tg.armCPU()
