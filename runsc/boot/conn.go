@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,6 +43,8 @@ type Conn struct {
 	// raw is set on connections that wait through the Go poller and not in a blocked host thread.
 	file *os.File
 	raw  syscall.RawConn
+	// until is when sends and receives of a blocking connection give up; zero: never.
+	until time.Time
 }
 
 // NewConn makes a connection of a blocking stream socket; it owns fd from now on.
@@ -64,6 +67,23 @@ func NewPollConn(fd int) (*Conn, error) {
 // FD is the socket; it stays the connection's.
 func (c *Conn) FD() int { return c.fd }
 
+// SetTimeout bounds how long all that is sent and received from now on may take, on a blocking connection: EAGAIN then. 0 is no bound.
+// A peer that delivers a message byte by byte does not prolong it.
+func (c *Conn) SetTimeout(d time.Duration) {
+	c.until = time.Time{}
+	if d > 0 {
+		c.until = time.Now().Add(d)
+	}
+	c.limit(max(d, 0))
+}
+
+// limit is how long the next call waits; 0 is for ever.
+func (c *Conn) limit(d time.Duration) {
+	tv := unix.NsecToTimeval(int64(d))
+	unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
+	unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv)
+}
+
 // Close closes the socket. A goroutine waiting in Recv of a polled connection returns.
 func (c *Conn) Close() {
 	if c.file != nil {
@@ -84,6 +104,13 @@ func (c *Conn) wait(rw func(func(uintptr) bool) error, f func(fd int) (int, erro
 		}
 	}
 	if c.raw == nil {
+		if !c.until.IsZero() {
+			left := time.Until(c.until)
+			if left <= 0 {
+				return 0, unix.EAGAIN
+			}
+			c.limit(max(left, time.Millisecond))
+		}
 		try(uintptr(c.fd))
 		return n, err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -51,6 +52,7 @@ type Client struct {
 	conn  *boot.Conn
 	words lastWords
 	next  uint32
+	stray int // replies that nobody waited for
 }
 
 // Connect connects to the sandbox whose socket is in dir; pid is its process.
@@ -59,14 +61,16 @@ func Connect(dir string, pid int) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	conn := boot.NewConn(fd)
+	conn.SetTimeout(quickReply * time.Second) // a hostile one does not accept, and lets the backlog fill
 	err = withSocketPath(dir, SocketName, func(path string) error {
 		return unix.Connect(fd, &unix.SockaddrUnix{Name: path})
 	})
 	if err != nil {
-		unix.Close(fd)
+		conn.Close()
 		return nil, fmt.Errorf("connect to the sandbox: %w", err)
 	}
-	return &Client{conn: boot.NewConn(fd), words: openLastWords(pid)}, nil
+	return &Client{conn: conn, words: openLastWords(pid)}, nil
 }
 
 // NewClient makes a client of a connection that another process opened.
@@ -87,11 +91,8 @@ func (c *Client) Close() {
 // host may be overcommitted, but a command must not hang for ever on a hostile sandbox.
 const quickReply = 60
 
-// limit bounds how long the connection waits for a reply, in seconds; 0 is for ever.
-func (c *Client) limit(seconds int64) {
-	tv := unix.Timeval{Sec: seconds}
-	unix.SetsockoptTimeval(c.conn.FD(), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
-}
+// maxStray is how many replies to requests that were given up a connection may bring: few are ever given up.
+const maxStray = 64
 
 // Call sends a request and waits for its reply. An error of the sandbox is a *boot.Error.
 func (c *Client) Call(k boot.Kind, m boot.Message) (*boot.Reply, error) {
@@ -101,9 +102,9 @@ func (c *Client) Call(k boot.Kind, m boot.Message) (*boot.Reply, error) {
 	return c.CallWithin(quickReply, k, m)
 }
 
-// CallWithin is Call with a limit in seconds to the time until the reply, 0 for none.
+// CallWithin is Call with a limit in seconds to the time until the reply has been received, 0 for none.
 func (c *Client) CallWithin(seconds int, k boot.Kind, m boot.Message) (*boot.Reply, error) {
-	c.limit(int64(seconds))
+	c.conn.SetTimeout(time.Duration(seconds) * time.Second)
 	c.next++
 	id := c.next
 	err := c.conn.SendMessage(k, id, m)
@@ -113,8 +114,14 @@ func (c *Client) CallWithin(seconds int, k boot.Kind, m boot.Message) (*boot.Rep
 			break
 		}
 		r := new(boot.Reply)
-		if err = boot.Decode(&f, boot.KindReply, r); err != nil || f.ID != id {
-			continue // a reply to an abandoned request
+		if err = boot.Decode(&f, boot.KindReply, r); err == nil && f.ID != id { // a reply to an abandoned request
+			if c.stray++; c.stray > maxStray {
+				err = errors.New("too many replies")
+			}
+			continue
+		}
+		if err != nil {
+			break
 		}
 		if r.Err.Code != boot.ErrNone {
 			return nil, &r.Err
