@@ -282,7 +282,7 @@ func TestModel(t *testing.T) {
 				t.Fatalf("seed %d step %d", seed, i)
 			}
 		}
-		if w.spare && seed%2 == 0 && w.spares < steps/100 {
+		if w.spare && seed%2 == 0 && w.spares < steps/200 {
 			t.Errorf("seed %d: %d spares", seed, w.spares)
 		}
 		f := m.file
