@@ -390,19 +390,19 @@ func sysSendfile(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	if !in.Seekable() {
-		if ptr != nil {
-			return 0, unix.ESPIPE
-		}
-		if _, pipe := in.Impl().(vfs.Pipe); pipe {
-			return 0, unix.EINVAL
-		}
+	_, fromPipe := in.Impl().(vfs.Pipe)
+	_, toPipe := out.Impl().(vfs.Pipe)
+	switch {
+	case !in.Seekable() && ptr != nil:
+		return 0, unix.ESPIPE
+	case fromPipe, !in.Seekable() && !toPipe, in.Inode().IsDir(), out.Flags()&unix.O_APPEND != 0:
 		return 0, unix.EINVAL
 	}
-	if out.Flags()&unix.O_APPEND != 0 {
-		return 0, unix.EINVAL
+	move := t.Kernel().VFS().CopyFile
+	if toPipe {
+		move = t.Kernel().VFS().Splice
 	}
-	n, err := t.Kernel().VFS().CopyFile(t, vfs.CopyEnd{FD: out}, vfs.CopyEnd{FD: in, Off: ptr}, min(a[3].Int64(), maxRW), out.Nonblocking())
+	n, err := move(t, vfs.CopyEnd{FD: out}, vfs.CopyEnd{FD: in, Off: ptr}, min(a[3].Int64(), maxRW), out.Nonblocking())
 	if err == unix.EPIPE {
 		t.SendSignal(int32(unix.SIGPIPE))
 	}
@@ -491,19 +491,38 @@ func sysSplice(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 	if !in.Readable() || !out.Writable() {
 		return 0, unix.EBADF
 	}
-	if !in.Seekable() && a[1] != 0 || !out.Seekable() && a[3] != 0 {
-		return 0, unix.ESPIPE
+	if err := offsetAllowed(in, a[1]); err != nil {
+		return 0, err
+	}
+	if err := offsetAllowed(out, a[3]); err != nil {
+		return 0, err
 	}
 	if out.Seekable() && out.Flags()&unix.O_APPEND != 0 {
 		return 0, unix.EINVAL
 	}
 	return withOffsets(t, a[1], a[3], func(ip, op *int64) (int64, error) {
+		for _, e := range [...]vfs.CopyEnd{{FD: in, Off: ip}, {FD: out, Off: op}} {
+			if !e.Spans(a[4].Int64()) {
+				return 0, unix.EINVAL
+			}
+		}
 		n, err := t.Kernel().VFS().Splice(t, vfs.CopyEnd{FD: out, Off: op}, vfs.CopyEnd{FD: in, Off: ip}, int64(min(a[4].Uint64(), maxRW)), flags&unix.SPLICE_F_NONBLOCK != 0)
 		if err == unix.EPIPE {
 			t.SendSignal(int32(unix.SIGPIPE))
 		}
 		return n, err
 	})
+}
+
+// offsetAllowed checks that an offset may be given for a file: not for a pipe (ESPIPE), nor for what else has none (EINVAL).
+func offsetAllowed(fd *vfs.FileDescription, addr arch.SyscallArg) error {
+	if addr == 0 || fd.Seekable() {
+		return nil
+	}
+	if _, pipe := fd.Impl().(vfs.Pipe); pipe {
+		return unix.ESPIPE
+	}
+	return unix.EINVAL
 }
 
 func sysTee(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
@@ -537,21 +556,13 @@ func sysVmsplice(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 		return 0, err
 	}
 	defer fd.DecRef()
-	if _, ok := fd.Impl().(vfs.Pipe); !ok {
-		return 0, unix.EBADF
-	}
 	s, err := userIov(t, a[1], a[2])
 	if err != nil || s.NumBytes() == 0 {
 		return 0, err
 	}
-	nonblock := flags&unix.SPLICE_F_NONBLOCK != 0
-	switch {
-	case fd.Writable() && nonblock:
-		return counted(fd.WriteNonblock(t, s))
-	case fd.Writable():
-		return piped(t, fd, s, nil)
-	case nonblock:
-		return counted(fd.ReadNonblock(t, s))
+	n, err := t.Kernel().VFS().Vmsplice(t, fd, s, flags&unix.SPLICE_F_NONBLOCK != 0)
+	if err == unix.EPIPE {
+		t.SendSignal(int32(unix.SIGPIPE))
 	}
-	return counted(fd.Read(t, s))
+	return uintptr(n), err
 }

@@ -66,6 +66,7 @@ func (fd *FileDescription) ReadNonblock(ctx Context, dst mm.IOSeq) (int64, error
 	}
 	n, err := fd.sreader.ReadStream(ctx, dst)
 	if n > 0 {
+		fd.path.Dentry.Notify(unix.IN_ACCESS)
 		return n, nil
 	}
 	return 0, err
@@ -198,6 +199,7 @@ func (fd *FileDescription) WriteNonblock(ctx Context, src mm.IOSeq) (int64, erro
 	}
 	n, err := fd.swriter.WriteStream(ctx, src)
 	if n > 0 {
+		fd.path.Dentry.Notify(unix.IN_MODIFY)
 		return n, nil
 	}
 	return 0, err

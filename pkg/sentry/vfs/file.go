@@ -148,8 +148,15 @@ type Pipe interface {
 	SetPipeSize(size int64, privileged bool) (int64, error)
 	// PipeReadable is the number of bytes to read.
 	PipeReadable() int64
-	// Peek copies up to dst without consuming, for tee(2). 0, nil: no writers; EAGAIN: empty.
-	Peek(dst []byte) (int, error)
+	// Claim copies up to dst of the content without consuming it. Who else wants content waits, whether it may or not, until the caller
+	// says by Settle how much of that is consumed; it must not wait for anybody before that. 0, nil: no writers; EAGAIN: empty; no claim then.
+	Claim(dst []byte) (int, error)
+	Settle(ctx Context, n int)
+	// Move moves up to n bytes to another pipe, or copies them with keep. 0, nil: no writers; EAGAIN: empty, or the other is full; EPIPE;
+	// EINVAL if it is the same pipe.
+	Move(ctx Context, to Pipe, n int64, keep bool) (int64, error)
+	// Put writes src without blocking and never as packets; with beyond all of it, whatever the capacity. EAGAIN, EPIPE.
+	Put(ctx Context, src mm.IOSeq, beyond bool) (int64, error)
 }
 
 // Sealer implements F_ADD_SEALS and F_GET_SEALS.

@@ -92,9 +92,6 @@ func (e *end) SetPipeSize(size int64, privileged bool) (int64, error) {
 // PipeReadable implements vfs.Pipe.
 func (e *end) PipeReadable() int64 { return int64(e.p.Len()) }
 
-// Peek implements vfs.Pipe.
-func (e *end) Peek(dst []byte) (int, error) { return e.p.Peek(dst) }
-
 // Ioctl implements vfs.Ioctler.
 func (e *end) Ioctl(ctx vfs.Context, fd *vfs.FileDescription, cmd uint32, arg uint64) (uintptr, error) {
 	if cmd == unix.TIOCINQ {

@@ -37,6 +37,9 @@ type Pipe struct {
 
 	taker party // a blocked reader; what it has got was never in the pipe for others
 	giver party // a blocked writer
+
+	claimed bool      // content is being moved elsewhere (claim): who takes content waits for settled
+	settled sync.Cond // on mu
 }
 
 // segment is n bytes of content; a packet (O_DIRECT) is read by itself.
@@ -46,7 +49,11 @@ type segment struct {
 }
 
 // New makes a pipe without open ends.
-func New() *Pipe { return &Pipe{size: DefaultSize} }
+func New() *Pipe {
+	p := &Pipe{size: DefaultSize}
+	p.settled.L = &p.mu
+	return p
+}
 
 // Read takes content into dst, on the goroutine of by. EAGAIN if there is none; 0 if there is none and no writer.
 func (p *Pipe) Read(dst mm.IOSeq, by *waiter.Signal) (int64, error) {
@@ -54,7 +61,7 @@ func (p *Pipe) Read(dst mm.IOSeq, by *waiter.Signal) (int64, error) {
 	if want == 0 {
 		return 0, nil
 	}
-	p.mu.Lock()
+	p.lock()
 	full := !p.writable()
 	n, err := p.read(dst, want)
 	full = full && p.writable()
@@ -142,19 +149,22 @@ func (p *Pipe) Write(src mm.IOSeq, by *waiter.Signal, packet bool) (int64, error
 	done, handed, err := p.write(src, packet)
 	reader := p.taker.sig
 	p.mu.Unlock()
-	// Without the lock, which who wakes up takes.
+	p.wrote(done, handed, reader, by)
+	if done > 0 && err != unix.EAGAIN {
+		err = nil
+	}
+	return done, err
+}
+
+// wrote wakes who waits for content when done bytes were written, of which handed went to the blocked reader. mu is not held: who
+// wakes up takes it.
+func (p *Pipe) wrote(done, handed int64, reader, by *waiter.Signal) {
 	if handed > 0 {
 		by.WakeLater(reader)
 	}
 	if done > handed {
 		p.queue.NotifyLater(by, waiter.ReadableEvents)
 	}
-	if done > 0 {
-		if err != unix.EAGAIN {
-			err = nil
-		}
-	}
-	return done, err
 }
 
 // write is Write with mu held; handed is what of it went to a blocked reader.
@@ -199,19 +209,23 @@ func (p *Pipe) append(src mm.IOSeq, n int, packet bool) (int, error) {
 	if done == 0 {
 		return 0, err
 	}
-	old := p.data.Len()
 	p.data.Commit(done)
+	p.appended(done, packet)
+	return done, err
+}
+
+// appended notes that the last n bytes of the content are new.
+func (p *Pipe) appended(n int, packet bool) {
 	switch count := p.segs.Len(); {
 	case !packet && count == 0:
 	case !packet && !p.segs.At(count-1).packet:
-		p.segs.At(count - 1).n += done
+		p.segs.At(count - 1).n += n
 	default:
-		if count == 0 && old > 0 {
+		if old := p.data.Len() - n; count == 0 && old > 0 {
 			p.segs.Push(segment{old, false})
 		}
-		p.segs.Push(segment{done, packet})
+		p.segs.Push(segment{n, packet})
 	}
-	return done, err
 }
 
 // Readiness is what poll(2) says of an end.
@@ -236,19 +250,6 @@ func (p *Pipe) readiness(read, write bool) waiter.EventMask {
 		}
 	}
 	return m
-}
-
-// Peek copies content to dst without consuming it (tee(2)). EAGAIN if there is none; 0 if there is none and no writer.
-func (p *Pipe) Peek(dst []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	n := min(p.data.Len(), len(dst))
-	if p.data.Len() == 0 && p.writers > 0 {
-		return 0, unix.EAGAIN
-	}
-	x, y := p.data.Peek(0, n)
-	copy(dst[copy(dst, x):], y)
-	return n, nil
 }
 
 // Len is the number of unread bytes (FIONREAD).

@@ -64,7 +64,7 @@ func (s *Socket) SendMsg(t *kernel.Task, src mm.IOSeq, m *socket.Message, flags 
 
 // send queues src at the receiver. m may be nil; t is needed only for files in it.
 func (s *Socket) send(ctx vfs.Context, t *kernel.Task, src mm.IOSeq, m *socket.Message, to *Socket) (int64, error) {
-	if s.Err.Load() != 0 {
+	if s.Err.Load() != 0 && (s.Type != unix.SOCK_STREAM || !s.sendShut()) { // of a stream that is closed it is for who reads
 		if err := s.TakeErr(); err != nil {
 			return 0, err
 		}
