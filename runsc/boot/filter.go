@@ -12,7 +12,7 @@ import (
 //
 // Everything else gets SIGSYS: the call does not happen, and the Go runtime ends the process with a
 // trace of who made it, which becomes part of the launcher's error.
-func sandboxFilter(network uint8) *seccomp.Filter {
+func sandboxFilter(network uint8, platform string) *seccomp.Filter {
 	is := func(arg uint8, v uint32) []seccomp.Cond { return []seccomp.Cond{seccomp.Equal32(arg, v)} }
 	rules := seccomp.GoRuntime()
 	add := func(calls ...uint32) {
@@ -36,7 +36,12 @@ func sandboxFilter(network uint8) *seccomp.Filter {
 		rules = append(rules, seccomp.Rule{NR: unix.SYS_IOCTL, When: is(1, cmd)})
 	}
 	// The platform's stubs: processes of this PID namespace, where there are no others.
-	add(unix.SYS_PTRACE, unix.SYS_WAIT4, unix.SYS_KILL, unix.SYS_TGKILL, unix.SYS_SCHED_SETAFFINITY, unix.SYS_GETCPU, unix.SYS_MEMBARRIER)
+	add(unix.SYS_WAIT4, unix.SYS_KILL, unix.SYS_TGKILL, unix.SYS_SCHED_SETAFFINITY, unix.SYS_GETCPU, unix.SYS_MEMBARRIER)
+	hot := []uint32{unix.SYS_FUTEX, unix.SYS_WAIT4, unix.SYS_PREAD64, unix.SYS_PWRITE64, unix.SYS_WRITE, unix.SYS_READ, unix.SYS_RECVMSG, unix.SYS_SENDMSG}
+	if platform == "ptrace" {
+		add(unix.SYS_PTRACE)
+		hot = append(hot, unix.SYS_PTRACE)
+	}
 	// Clocks, memory and accounting.
 	add(unix.SYS_CLOCK_NANOSLEEP, unix.SYS_CLOCK_GETRES, unix.SYS_GETRUSAGE, unix.SYS_SYSINFO, unix.SYS_MINCORE)
 	switch network {
@@ -51,7 +56,7 @@ func sandboxFilter(network uint8) *seccomp.Filter {
 	}
 	return &seccomp.Filter{
 		Rules:   rules,
-		Hot:     []uint32{unix.SYS_FUTEX, unix.SYS_PTRACE, unix.SYS_WAIT4, unix.SYS_PREAD64, unix.SYS_PWRITE64, unix.SYS_WRITE, unix.SYS_READ, unix.SYS_RECVMSG, unix.SYS_SENDMSG},
+		Hot:     hot,
 		Default: seccomp.Trap(0),
 		BadArch: seccomp.KillProcess,
 	}

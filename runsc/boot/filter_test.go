@@ -9,8 +9,12 @@ import (
 )
 
 func TestSandboxFilter(t *testing.T) {
-	for _, network := range []uint8{NetworkSandbox, NetworkHost, NetworkNone} {
-		prog, err := sandboxFilter(network).Build()
+	for i, network := range []uint8{NetworkSandbox, NetworkHost, NetworkNone} {
+		platform := "systrap"
+		if i == 0 {
+			platform = "ptrace"
+		}
+		prog, err := sandboxFilter(network, platform).Build()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -19,7 +23,7 @@ func TestSandboxFilter(t *testing.T) {
 			copy(d.Args[:], args)
 			return seccomp.Run(prog, &d) == seccomp.Allow
 		}
-		for _, nr := range []uint32{unix.SYS_READ, unix.SYS_FUTEX, unix.SYS_PREAD64, unix.SYS_PTRACE, unix.SYS_RECVMSG, unix.SYS_EXIT_GROUP} {
+		for _, nr := range []uint32{unix.SYS_READ, unix.SYS_FUTEX, unix.SYS_PREAD64, unix.SYS_WAIT4, unix.SYS_RECVMSG, unix.SYS_EXIT_GROUP} {
 			if !allowed(nr) {
 				t.Errorf("network %d: call %d is denied", network, nr)
 			}
@@ -33,6 +37,9 @@ func TestSandboxFilter(t *testing.T) {
 			if allowed(nr) {
 				t.Errorf("network %d: call %d is allowed", network, nr)
 			}
+		}
+		if got := allowed(unix.SYS_PTRACE); got != (platform == "ptrace") {
+			t.Errorf("%s: ptrace is allowed: %v", platform, got)
 		}
 		if got := allowed(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_STREAM); got != (network == NetworkHost) {
 			t.Errorf("network %d: socket(AF_INET) allowed: %v", network, got)

@@ -99,7 +99,7 @@ func (s *sandbox) receive() (id uint32, err error) {
 
 // create confines the process and builds the container.
 func (s *sandbox) create(newKernel NewKernel) (err error) {
-	filter := buildFilter(sandboxFilter(s.boot.Network))
+	filter := buildFilter(sandboxFilter(s.boot.Network, s.boot.Platform))
 	if err := checkConfined(0); err != nil {
 		return err
 	}

@@ -128,7 +128,7 @@ func systrapRule(s *served, p *process, c call) string {
 			return name
 		}
 		return ""
-	case unix.SYS_MMAP, unix.SYS_MUNMAP, unix.SYS_MPROTECT, unix.SYS_MADVISE, unix.SYS_CLONE, unix.SYS_PRCTL, unix.SYS_GETPPID, unix.SYS_EXIT_GROUP:
+	case unix.SYS_MMAP, unix.SYS_MUNMAP, unix.SYS_MPROTECT, unix.SYS_CLONE, unix.SYS_PRCTL, unix.SYS_GETPPID, unix.SYS_EXIT_GROUP:
 	default:
 		return name + " is not in the filter"
 	}

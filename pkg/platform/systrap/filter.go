@@ -33,6 +33,9 @@ const (
 	toSixth
 	toThird
 	toWrite
+	toClone
+	toDeath
+	ruleLabels
 )
 
 // filter is the program that all stub threads run under. Calls from anywhere but the stub's text trap.
@@ -73,9 +76,8 @@ func filter(s secret, doorbell int) []unix.SockFilter {
 		{code: ld, k: dataNr},
 		{code: jeq, k: unix.SYS_MUNMAP, yes: toAllow},
 		{code: jeq, k: unix.SYS_MPROTECT, yes: toAllow},
-		{code: jeq, k: unix.SYS_MADVISE, yes: toAllow},
-		{code: jeq, k: unix.SYS_CLONE, yes: toAllow},
-		{code: jeq, k: unix.SYS_PRCTL, yes: toAllow},
+		{code: jeq, k: unix.SYS_CLONE, yes: toClone},
+		{code: jeq, k: unix.SYS_PRCTL, yes: toDeath},
 		{code: jeq, k: unix.SYS_GETPPID, yes: toAllow},
 		{code: jeq, k: unix.SYS_EXIT_GROUP, yes: toAllow, no: toTrap},
 		{target: toFutex, code: ld, k: dataArgs + 8*1},
@@ -83,13 +85,19 @@ func filter(s secret, doorbell int) []unix.SockFilter {
 		{code: jeq, k: 1, yes: toAllow, no: toTrap},
 		{target: toWrite, code: ld, k: dataArgs},
 		{code: jeq, k: uint32(doorbell), yes: toAllow, no: toTrap},
+		// Even who knows the secret, as a sentry that was taken over does, gets no namespace and no other use of prctl(2).
+		{target: toClone, code: ld, k: dataArgs},
+		{code: jeq, k: threadFlags, yes: toAllow},
+		{code: jeq, k: forkFlags, yes: toAllow, no: toTrap},
+		{target: toDeath, code: ld, k: dataArgs},
+		{code: jeq, k: unix.PR_SET_PDEATHSIG, yes: toAllow, no: toTrap},
 		{target: toPrctl, code: ld, k: dataArgs},
 		{code: jeq, k: archSetGs, yes: toAllow},
 		{code: jeq, k: archSetFs, yes: toAllow, no: toTrap},
 		{target: toTrap, code: ret, k: unix.SECCOMP_RET_TRAP},
 		{target: toAllow, code: ret, k: unix.SECCOMP_RET_ALLOW},
 	}
-	var at [8]int
+	var at [ruleLabels]int
 	for i, r := range rules {
 		if r.target != 0 {
 			at[r.target] = i

@@ -18,12 +18,17 @@ func TestFilter(t *testing.T) {
 	const in, out = textAddr + 0x100, codeAddr
 	key := func(nr int32) [6]uint64 {
 		a := [6]uint64{3: uint64(s[0]) << 32, 4: uint64(s[1]) << 32, 5: uint64(s[2]) << 32}
-		if nr == unix.SYS_MMAP {
+		switch nr {
+		case unix.SYS_MMAP:
 			a[2], a[5] = a[5], 0
+		case unix.SYS_CLONE:
+			a[0] = threadFlags
+		case unix.SYS_PRCTL:
+			a[0] = unix.PR_SET_PDEATHSIG
 		}
 		return a
 	}
-	allowed := map[int32]bool{unix.SYS_MMAP: true, unix.SYS_MUNMAP: true, unix.SYS_MPROTECT: true, unix.SYS_MADVISE: true,
+	allowed := map[int32]bool{unix.SYS_MMAP: true, unix.SYS_MUNMAP: true, unix.SYS_MPROTECT: true,
 		unix.SYS_CLONE: true, unix.SYS_PRCTL: true, unix.SYS_GETPPID: true, unix.SYS_EXIT_GROUP: true}
 	harmless := map[int32]bool{unix.SYS_RT_SIGRETURN: true, unix.SYS_SCHED_YIELD: true}
 	run := func(nr int32, ip uint64, arch uint32, args [6]uint64) bool {
@@ -49,13 +54,31 @@ func TestFilter(t *testing.T) {
 		}
 		for i := range 6 {
 			a := key(nr)
-			if a[i] == 0 || !allowed[nr] {
+			if a[i]>>32 == 0 || !allowed[nr] {
 				continue
 			}
 			a[i] ^= 1 << 40
 			if run(nr, in, unix.AUDIT_ARCH_X86_64, a) {
 				t.Errorf("%d with a wrong argument %d", nr, i)
 			}
+		}
+	}
+	for bit := range 32 {
+		for _, flags := range []uint64{threadFlags, forkFlags, 0} {
+			a := key(unix.SYS_CLONE)
+			if a[0] = flags; flags != 0 && !run(unix.SYS_CLONE, in, unix.AUDIT_ARCH_X86_64, a) {
+				t.Errorf("clone %#x", flags)
+			}
+			if a[0] ^= 1 << bit; run(unix.SYS_CLONE, in, unix.AUDIT_ARCH_X86_64, a) {
+				t.Errorf("clone %#x", a[0])
+			}
+		}
+	}
+	for option := range uint64(200) {
+		a := key(unix.SYS_PRCTL)
+		a[0] = option
+		if got := run(unix.SYS_PRCTL, in, unix.AUDIT_ARCH_X86_64, a); got != (option == unix.PR_SET_PDEATHSIG) {
+			t.Errorf("prctl %d: %v", option, got)
 		}
 	}
 	for op := range uint64(512) {

@@ -19,9 +19,10 @@ func futexWait(addr *uint32, val uint32, d *unix.Timespec) (ok bool) {
 }
 
 // futexWake wakes all sleepers: hostile threads may sleep on the word, too, and would take the wake-up of the one that is
-// meant. It does not sleep itself, so the scheduler need not know.
-func futexWake(addr *uint32) {
-	unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(addr)), futexWakeOp, math.MaxInt32, 0, 0, 0)
+// meant. It does not sleep itself, so the scheduler need not know. It tells how many there were.
+func futexWake(addr *uint32) (woken int) {
+	n, _, _ := unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(addr)), futexWakeOp, math.MaxInt32, 0, 0, 0)
+	return int(n)
 }
 
 // schedYield lets another thread of this processor run.

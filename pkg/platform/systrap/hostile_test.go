@@ -186,6 +186,42 @@ func TestHostileDone(t *testing.T) {
 	}
 }
 
+// TestHostileHide: who hides the memory thread's answer does not keep those waiting for long who change its address space: that may be another
+// process, which truncates a file.
+func TestHostileHide(t *testing.T) {
+	p := newPlatform(t)
+	p.(*systrap).pace.poll, p.(*systrap).pace.patience = unix.Timespec{Nsec: 50e6}, 1000
+	// 1: mov %eax,(%rdi); jmp 1b
+	hide := []byte{0x89, 0x07, 0xeb, 0xfc}
+	for _, state := range []uint64{donePending, doneWaiter, 77} {
+		g := newGuest(t, p, hide)
+		c := p.NewContext()
+		r := g.regs
+		r.Rdi, r.Rax = doneAddr, state
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			c.Switch(g.as, &r)
+		}()
+		end := time.Now().Add(30 * time.Second)
+		for n := 0; ; n++ {
+			err := g.as.Apply([]platform.MapOp{{Op: platform.OpMap, Addr: 0x20000000, Length: arch.PageSize, FD: g.fd, Perms: platform.Read}})
+			if err != nil {
+				break
+			}
+			if n == 1e5 || time.Now().After(end) {
+				t.Fatalf("state %d: %d changes were made", state, n)
+			}
+		}
+		if time.Now().After(end) {
+			t.Fatalf("state %d: those who wait for the memory thread wait for long", state)
+		}
+		g.as.Release()
+		<-done
+		c.Release()
+	}
+}
+
 // TestHostileMask blocks the interrupt signal with rt_sigreturn.
 func TestHostileMask(t *testing.T) {
 	p := newPlatform(t)

@@ -117,7 +117,10 @@ func (a *addressSpace) prepare(seq uint64, ops []op) {
 	atomic.StoreUint64(&a.ring.seq, a.seq)
 }
 
-func (a *addressSpace) wakeMemory() { futexWake((*uint32)(unsafe.Pointer(&a.ring.seq))) }
+// wakeMemory wakes the memory thread, and tells whether somebody slept there.
+func (a *addressSpace) wakeMemory() bool {
+	return futexWake((*uint32)(unsafe.Pointer(&a.ring.seq))) > 0
+}
 
 // bringMemory moves the memory thread to the processor that the caller is on. Handing over to it then is two switches
 // of threads, about 3 us, where waking another processor that idles costs 50 us, twice.
@@ -141,12 +144,17 @@ const (
 	// How much longer to wait for a memory thread than for an application thread, before its silence is taken for a
 	// hostile application's doing: it may have much to map.
 	awaitPatience = 6
+	// How often a memory thread that does not answer is found asleep before that is taken for the same. It was woken the first time, and would
+	// not sleep again before it has answered.
+	awaitAsleep = 2
 )
 
 // await waits for the batch that post started and returns its result, a system call's. It kills the process if
 // the application tampers with the answer, or hides it. Where no application code ever ran, silence only means that the host is slow.
 func (a *addressSpace) await() (int64, error) {
 	var asked patience
+	var looked uint64 // time stamp of the last look whether the memory thread sleeps
+	asleep := 0       // how often it did
 	for yields := 0; ; {
 		if atomic.LoadUint32(&a.done.state) == doneReady {
 			d := *a.done
@@ -168,13 +176,19 @@ func (a *addressSpace) await() (int64, error) {
 			continue
 		}
 		poll := a.p.pace.poll
+		if looked == 0 {
+			looked = rdtsc()
+		}
 		silent := !futexWait(&a.done.state, doneWaiter, &poll)
-		if a.entered.Load() && asked.over(&a.p.pace, awaitPatience) || silent && a.isDead() {
+		if now := rdtsc(); silent || now-looked > uint64(poll.Nano())/1000*a.p.pace.ticks {
+			looked = now
+			if a.wakeMemory() && atomic.LoadUint32(&a.done.state) != doneReady {
+				asleep++
+			}
+		}
+		if a.entered.Load() && (asleep >= awaitAsleep || asked.over(&a.p.pace, awaitPatience)) || silent && a.isDead() {
 			a.kill()
 			return 0, errDead
-		}
-		if silent {
-			a.wakeMemory()
 		}
 	}
 }
@@ -327,7 +341,7 @@ func (a *addressSpace) fork(own, changes []platform.MapOp) (*addressSpace, error
 		ops = append(ops, mapCall(&own[i]))
 	}
 	ops = append(ops,
-		op{kind: opFork, nr: unix.SYS_CLONE, args: [6]uint64{unix.CLONE_FILES | unix.CLONE_PARENT | unix.CLONE_PARENT_SETTID, 0,
+		op{kind: opFork, nr: unix.SYS_CLONE, args: [6]uint64{forkFlags, 0,
 			doneAddr + uint64(unsafe.Offsetof(a.done.child)), 0, uint64(p.mem.fd), off / arch.PageSize}},
 		op{nr: unix.SYS_MUNMAP, args: [6]uint64{slotsAddr, slotSize * maxThreads}},
 		shared(doneAddr, doneSize, off+chunkDone, unix.PROT_READ|unix.PROT_WRITE),
@@ -598,9 +612,14 @@ func (t *thread) freeWord() {
 
 // cloneOp is the operation that starts the thread.
 func (t *thread) cloneOp() op {
-	const flags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD | unix.CLONE_SYSVSEM
-	return op{kind: opThread, nr: unix.SYS_CLONE, args: [6]uint64{flags, t.addr + slotFrame}}
+	return op{kind: opThread, nr: unix.SYS_CLONE, args: [6]uint64{threadFlags, t.addr + slotFrame}}
 }
+
+// Flags of the two uses of clone(2); the stubs' filter knows no others.
+const (
+	threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD | unix.CLONE_SYSVSEM
+	forkFlags   = unix.CLONE_FILES | unix.CLONE_PARENT | unix.CLONE_PARENT_SETTID
+)
 
 // take returns a thread without a context, a new one if need be.
 func (a *addressSpace) take() (*thread, error) {
