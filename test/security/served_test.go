@@ -72,7 +72,17 @@ func (s *served) isStub(p *process) bool {
 	return false
 }
 
+// uretprobe(2) and uprobe(2), which only the kernel's own code may call: the kernel lets them pass all filters since Linux 6.14, and sends
+// SIGILL to anybody else. An application that tries all numbers comes to them.
+const (
+	sysUretprobe = 335
+	sysUprobe    = 336
+)
+
 func (s *served) call(c call) {
+	if c.nr == sysUretprobe || c.nr == sysUprobe {
+		return
+	}
 	p := s.threads[c.tid]
 	if p == nil {
 		p = s.add(c.tid, nil)
