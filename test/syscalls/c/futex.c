@@ -36,8 +36,27 @@ CASE(absolute_timeout)
 	ERR(fx(&w, FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME, 0, &t, 0, -1), ETIMEDOUT);
 }
 
+static volatile int tids[8], ntids;
+
+// sleeping waits until n threads of waiter sleep.
+static void sleeping(int n)
+{
+	while (ntids < n)
+		msleep(1);
+	for (int i = 0, seen = 0; i < n; seen < 3 ? msleep(1) : (i++, seen = 0)) {
+		char name[64], b[200] = "";
+		snprintf(name, sizeof name, "/proc/self/task/%d/stat", tids[i]);
+		int fd = OK(open(name, O_RDONLY));
+		OK(read(fd, b, sizeof b - 1));
+		close(fd);
+		char *state = strrchr(b, ')');
+		seen = state && state[2] == 'S' ? seen + 1 : 0;
+	}
+}
+
 static void *waiter(void *x)
 {
+	tids[__sync_fetch_and_add(&ntids, 1)] = syscall(SYS_gettid);
 	if (fx(&w, FUTEX_WAIT_PRIVATE, 0, 0, 0, 0) == 0)
 		__sync_fetch_and_add(&woken, 1);
 	return 0;
@@ -48,9 +67,11 @@ CASE(wake_counts)
 	pthread_t t[5];
 	for (int i = 0; i < 5; i++)
 		pthread_create(&t[i], 0, waiter, 0);
-	msleep(100);
+	sleeping(5);
 	EQ(fx(&w, FUTEX_WAKE_PRIVATE, 2, 0, 0, 0), 2);
-	msleep(50);
+	while (woken < 2)
+		msleep(1);
+	msleep(20);
 	EQ(woken, 2);
 	EQ(fx(&w, FUTEX_WAKE_PRIVATE, 100, 0, 0, 0), 3);
 	for (int i = 0; i < 5; i++)
@@ -63,7 +84,7 @@ CASE(requeue)
 	pthread_t t[4];
 	for (int i = 0; i < 4; i++)
 		pthread_create(&t[i], 0, waiter, 0);
-	msleep(100);
+	sleeping(4);
 	ERR(fx(&w, FUTEX_CMP_REQUEUE_PRIVATE, 1, (void *)10, &w2, 5), EAGAIN);
 	EQ(fx(&w, FUTEX_CMP_REQUEUE_PRIVATE, 1, (void *)10, &w2, 0), 4);
 	EQ(fx(&w, FUTEX_WAKE_PRIVATE, 10, 0, 0, 0), 0);
@@ -83,8 +104,7 @@ CASE(shared_between_processes)
 {
 	volatile int *s = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	pid_t c = CHILD(EQ(fx(s, FUTEX_WAIT, 0, 0, 0, 0), 0));
-	long long end = now_ms() + 5000;
-	while (fx(s, FUTEX_WAKE, 1, 0, 0, 0) == 0 && now_ms() < end)
+	while (fx(s, FUTEX_WAKE, 1, 0, 0, 0) == 0)
 		msleep(1);
 	EQ(REAP(c), 0);
 }
@@ -224,7 +244,7 @@ CASE(wait_interrupted)
 {
 	struct sigaction a = {.sa_handler = on};
 	sigaction(SIGALRM, &a, 0);
-	ualarm(50000, 0);
+	ualarm(50000, 50000); // again, in case that the first one comes before the wait
 	ERR(fx(&w, FUTEX_WAIT, 0, 0, 0, 0), EINTR);
 }
 

@@ -430,7 +430,7 @@ CASE(maps_lists_a_mapping)
 CASE(too_many_mappings)
 {
 	long n = 33500, k = 0;
-	alarm(3 * HUSK_CASE_SECONDS); /* some 35000 calls, each of which takes a while where a tracer and others share a processor */
+	LIMIT(3 * HUSK_CASE_SECONDS); /* some 35000 calls, each of which takes a while where a tracer and others share a processor */
 	char *p = mmap(0, 2 * n * PG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	CHECK(p != (void *)-1);
 	p[0] = 'a';
