@@ -182,16 +182,32 @@ func (v *VFS) hashName(name string) uint64 { return maphash.String(v.seed, name)
 
 // cached finds a child in the cache without locks and without a reference: nil if it is not cached.
 func (d *Dentry) cached(hash uint64, name string) *Dentry {
+	if l := d.link(hash, name); l != nil {
+		return l.d
+	}
+	return nil
+}
+
+// link is cached for the entry of the table.
+func (d *Dentry) link(hash uint64, name string) *link {
 	t := d.dir.tab.Load()
 	if t == nil {
 		return nil
 	}
 	for l := t.buckets[hash&uint64(len(t.buckets)-1)].Load(); l != nil; l = l.next.Load() {
 		if l.hash == hash && l.name == name {
-			return l.d
+			return l
 		}
 	}
 	return nil
+}
+
+// keptName is name in memory that lasts, which name need not.
+func (d *Dentry) keptName(hash uint64, name string) string {
+	if l := d.link(hash, name); l != nil {
+		return l.name
+	}
+	return strings.Clone(name)
 }
 
 // insertLocked enters l. d.dir.mu is held, and no child of that name is there.

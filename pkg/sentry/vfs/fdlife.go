@@ -39,6 +39,18 @@ func (fd *FileDescription) release() {
 	}
 	fd.AllowWrite()
 	fd.path.DecRef()
+	fd.recycle()
+}
+
+// recycle lets another file use the description, unless somebody may know it without a reference: pollable files tell others of
+// themselves (FileBinder, epoll(7), O_ASYNC).
+func (fd *FileDescription) recycle() {
+	if fd.waitable != nil {
+		return
+	}
+	v := fd.vfs
+	fd.fileState = fileState{}
+	v.files.Put(fd)
 }
 
 // closed is the close of one descriptor of table t: it drops the table's reference.

@@ -68,12 +68,23 @@ func (t *FDTable) Get(n int32) *FileDescription {
 		if fd == nil {
 			return nil
 		}
-		if fd.TryIncRef() {
-			// The slot may have changed, but the file was open at n a moment ago: good enough, as in Linux... unless the
-			// file was closed and its last reference just revived, which TryIncRef excludes.
+		if t.hold(n, fd) {
 			return fd
 		}
 	}
+}
+
+// hold takes a reference on fd, which was the file of descriptor n a moment ago, if it still is: it may have been released, and its
+// description used for another file.
+func (t *FDTable) hold(n int32, fd *FileDescription) bool {
+	if !fd.TryIncRef() {
+		return false
+	}
+	if (*t.slots.Load())[n].Load() == fd {
+		return true
+	}
+	fd.DecRef()
+	return false
 }
 
 // limit is the first descriptor that may not be handed out.

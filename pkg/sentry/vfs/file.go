@@ -167,7 +167,13 @@ type Sealer interface {
 
 // FileDescription is an open file description (open(2)): what descriptors refer to.
 type FileDescription struct {
-	refs  atomic.Int64
+	// refs goes on counting when the description is used for another file, as a look-up in a descriptor table may be late: FDTable.Get.
+	refs atomic.Int64
+	fileState
+}
+
+// fileState is all of a description that ends with the file.
+type fileState struct {
 	flags atomic.Uint32 // O_* without creation flags
 	path  Path          // immutable; a reference. Its inode is what locks and events belong to
 	impl  FileImpl      // immutable; nil for O_PATH
@@ -213,9 +219,13 @@ func (v *VFS) NewFile(p Path, impl FileImpl, flags uint32) *FileDescription {
 // newFile is NewFile; writer tells that the file is counted as a writer of its inode and mount.
 func (v *VFS) newFile(p Path, impl FileImpl, flags uint32, writer bool) *FileDescription {
 	p.IncRef()
-	fd := &FileDescription{path: p, impl: impl, vfs: v, writer1: writer}
-	fd.refs.Store(1)
+	fd, _ := v.files.Get().(*FileDescription)
+	if fd == nil {
+		fd = new(FileDescription)
+	}
+	fd.path, fd.impl, fd.vfs, fd.writer1 = p, impl, v, writer
 	fd.flags.Store(flags & OpenFlagMask)
+	fd.refs.Store(1)
 	if impl == nil {
 		return fd
 	}

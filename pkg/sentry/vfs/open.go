@@ -232,12 +232,11 @@ func (v *VFS) openImpl(ctx Context, i *Inode, flags uint32) (FileImpl, error) {
 
 // openCreate is an open with O_CREAT.
 func (v *VFS) openCreate(ctx Context, start Path, path string, flags LookupFlags, o *OpenOptions) (*FileDescription, error) {
-	var w walker
-	w.init(v, ctx, start, flags|walkParent)
+	w := v.walker(ctx, start, flags|walkParent)
+	defer w.done()
 	for {
-		fd, err := v.openCreateOnce(&w, path, o)
+		fd, err := v.openCreateOnce(w, path, o)
 		if err == nil || !again(err) {
-			w.drop()
 			return fd, err
 		}
 	}
@@ -340,14 +339,15 @@ func (v *VFS) createLast(w *walker, o *OpenOptions) (*FileDescription, *Dentry, 
 	if err := mayCreate(w.ctx, d); err != nil {
 		return nil, nil, err
 	}
-	a := CreateArgs{Mode: unix.S_IFREG | o.Mode&07777&^w.ctx.FS().Umask()}
-	initMode(w.ctx, d.inode, &a)
+	a := &w.made
+	*a = CreateArgs{Mode: unix.S_IFREG | o.Mode&07777&^w.ctx.FS().Umask()}
+	initMode(w.ctx, d.inode, a)
 	var inode *Inode
 	var impl FileImpl
 	if co, ok := d.inode.ops.(CreateOpener); ok {
-		inode, impl, err = co.CreateOpen(w.ctx, name, &a, o.Flags)
+		inode, impl, err = co.CreateOpen(w.ctx, name, a, o.Flags)
 	} else {
-		inode, err = d.inode.ops.Create(w.ctx, name, &a)
+		inode, err = d.inode.ops.Create(w.ctx, name, a)
 	}
 	if err != nil {
 		return nil, nil, err

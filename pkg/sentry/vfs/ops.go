@@ -21,11 +21,8 @@ func (w *walker) parentOf(path string) (Path, error) {
 
 // inParent runs f with the directory of path's last component (referenced), again as long as f gives errRestart.
 func (v *VFS) inParent(ctx Context, start Path, path string, f func(w *walker, dir Path) error) error {
-	w, _ := v.walkers.Get().(*walker)
-	if w == nil {
-		w = new(walker)
-	}
-	w.init(v, ctx, start, walkParent)
+	w := v.walker(ctx, start, walkParent)
+	defer w.done()
 	for {
 		dir, err := w.parentOf(path)
 		if err == nil {
@@ -33,9 +30,6 @@ func (v *VFS) inParent(ctx Context, start Path, path string, f func(w *walker, d
 			dir.DecRef()
 		}
 		if err == nil || !again(err) {
-			w.drop()
-			*w = walker{}
-			v.walkers.Put(w)
 			return err
 		}
 	}
@@ -160,9 +154,9 @@ func (v *VFS) create(ctx Context, start Path, path string, a *CreateArgs, made *
 		if err := mayCreate(ctx, d); err != nil {
 			return err
 		}
-		b := *a
-		initMode(ctx, d.inode, &b)
-		inode, err := d.inode.ops.Create(ctx, name, &b)
+		w.made = *a
+		initMode(ctx, d.inode, &w.made)
+		inode, err := d.inode.ops.Create(ctx, name, &w.made)
 		if err != nil {
 			return err
 		}
@@ -201,10 +195,11 @@ func (v *VFS) remove(ctx Context, start Path, path string, isDir bool) error {
 			return unix.EROFS
 		}
 		d := dir.Dentry
-		name := strings.Clone(w.last)
 		d.dir.rw.Lock()
 		defer d.dir.rw.Unlock()
-		c, err := v.lookupLocked(ctx, d, v.hashName(name), name)
+		hash := v.hashName(w.last)
+		name := d.keptName(hash, w.last)
+		c, err := v.lookupLocked(ctx, d, hash, name)
 		if err != nil {
 			return err
 		}

@@ -41,6 +41,7 @@ type VFS struct {
 	buffers sync.Pool // of *[copyChunk]byte
 	paths   sync.Pool // of *PathBuffer
 	walkers sync.Pool // of *walker
+	files   sync.Pool // of *FileDescription
 }
 
 // Sysctls are the settings of /proc/sys/fs.

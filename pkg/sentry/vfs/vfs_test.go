@@ -130,6 +130,56 @@ func TestFDTable(t *testing.T) {
 	}
 }
 
+// TestLateLookup looks a descriptor up that has been closed meanwhile, and whose description serves another descriptor's file.
+func TestLateLookup(t *testing.T) {
+	v, ctx, _ := flatWorld(t, 0)
+	p, err := v.Walk(ctx, Path{}, "f", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.DecRef()
+	tab := v.NewFDTable()
+	install := func(n int32) *FileDescription {
+		fd := v.NewFile(p, dummyFile{}, unix.O_RDONLY)
+		if err := tab.InstallAt(ctx, fd, n, false); err != nil {
+			t.Fatal(err)
+		}
+		fd.DecRef()
+		return fd
+	}
+	for try := range 100 { // the pool may lose one
+		old := install(0)
+		tab.Close(ctx, 0)
+		if tab.hold(0, old) {
+			t.Fatal("a closed file")
+		}
+		if try%8 == 1 {
+			tab.mu.Lock()
+			tab.growLocked(2 * len(tab.used) * 64)
+			tab.mu.Unlock()
+		}
+		if install(1) != old {
+			tab.Close(ctx, 1)
+			continue
+		}
+		if tab.hold(0, old) {
+			t.Fatal("the file of another descriptor")
+		}
+		if n := old.refs.Load(); n != 1 {
+			t.Fatalf("%d references", n)
+		}
+		if tab.Get(1) != old {
+			t.Fatal("not found")
+		}
+		old.DecRef()
+		tab.Close(ctx, 1)
+		if try > 10 {
+			return
+		}
+	}
+	t.Fatal("descriptions are not used again")
+}
+
 type dummyFile struct{}
 
 func (dummyFile) Release() {}

@@ -52,7 +52,7 @@ const (
 	lastRoot            // "/" or ""
 )
 
-// walker is the state of a walk. It lives on the stack of the caller.
+// walker is the state of a walk. It lives on the stack of the caller, or comes from a pool.
 type walker struct {
 	v     *VFS
 	ctx   Context
@@ -72,6 +72,7 @@ type walker struct {
 	mustDir  bool // a slash followed the last component
 	last     string
 	lastKind lastKind
+	made     CreateArgs // of what is to be made of the last component: here, it need not be allocated
 
 	mountSeq, renameSeq uint64
 }
@@ -79,6 +80,24 @@ type walker struct {
 func (w *walker) init(v *VFS, ctx Context, start Path, flags LookupFlags) {
 	w.v, w.ctx, w.flags, w.start = v, ctx, flags, start
 	w.creds = ctx.Credentials()
+}
+
+// walker takes a walker from a pool, for walks whose state would not stay on the stack.
+func (v *VFS) walker(ctx Context, start Path, flags LookupFlags) *walker {
+	w, _ := v.walkers.Get().(*walker)
+	if w == nil {
+		w = new(walker)
+	}
+	w.init(v, ctx, start, flags)
+	return w
+}
+
+// done ends the use of a walker from the pool.
+func (w *walker) done() {
+	v := w.v
+	w.drop()
+	*w = walker{}
+	v.walkers.Put(w)
 }
 
 // begin sets the walk to the start of path.

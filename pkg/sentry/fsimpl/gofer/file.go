@@ -9,16 +9,14 @@ import (
 	"husk/pkg/sentry/vfs"
 )
 
-// file is an open regular file. It is a user of its inode's descriptors.
+// file is an open regular file. It is a user of its inode's descriptors. As a pointer it needs no allocation.
 type file struct{ inode *inode }
 
-func newFile(i *inode) *file { return &file{i} }
-
 // Release implements vfs.FileImpl.
-func (f *file) Release() { f.inode.release() }
+func (f file) Release() { f.inode.release() }
 
 // Read implements vfs.Reader.
-func (f *file) Read(_ vfs.Context, dst mm.IOSeq, off int64) (int64, error) {
+func (f file) Read(_ vfs.Context, dst mm.IOSeq, off int64) (int64, error) {
 	i := f.inode
 	if size := i.size.Load(); i.fs.frozen && size > 0 && dst.NumBytes() > 0 { // files of size 0 may be made up as they are read
 		if off >= size {
@@ -46,7 +44,7 @@ func (f *file) Read(_ vfs.Context, dst mm.IOSeq, off int64) (int64, error) {
 }
 
 // Write implements vfs.Writer.
-func (f *file) Write(_ vfs.Context, src mm.IOSeq, off int64) (int64, error) {
+func (f file) Write(_ vfs.Context, src mm.IOSeq, off int64) (int64, error) {
 	f.inode.touch()
 	fd := int(f.inode.rw.Load())
 	return src.CopyInTo(func(b []byte) (int, error) {
@@ -66,7 +64,7 @@ func (f *file) Write(_ vfs.Context, src mm.IOSeq, off int64) (int64, error) {
 
 // Append implements vfs.Appender. Each piece goes to what is the end then, so that others of the host who append are not
 // overwritten; those of the sentry wait.
-func (f *file) Append(ctx vfs.Context, src mm.IOSeq) (n, end int64, err error) {
+func (f file) Append(ctx vfs.Context, src mm.IOSeq) (n, end int64, err error) {
 	i := f.inode
 	i.appendMu.Lock()
 	defer i.appendMu.Unlock()
@@ -94,7 +92,7 @@ func (f *file) Append(ctx vfs.Context, src mm.IOSeq) (n, end int64, err error) {
 }
 
 // Size implements vfs.Sizer.
-func (f *file) Size(vfs.Context) (int64, error) {
+func (f file) Size(vfs.Context) (int64, error) {
 	return f.inode.length()
 }
 
@@ -111,12 +109,12 @@ func (i *inode) length() (int64, error) {
 }
 
 // SeekHole implements vfs.HoleSeeker. The host descriptor's own offset is used by nothing else.
-func (f *file) SeekHole(_ vfs.Context, off int64, whence int32) (int64, error) {
+func (f file) SeekHole(_ vfs.Context, off int64, whence int32) (int64, error) {
 	return unix.Seek(f.inode.fd(), off, int(whence))
 }
 
 // Fsync implements vfs.Fsyncer.
-func (f *file) Fsync(_ vfs.Context, dataOnly bool) error {
+func (f file) Fsync(_ vfs.Context, dataOnly bool) error {
 	if dataOnly {
 		return unix.Fdatasync(f.inode.fd())
 	}
@@ -124,7 +122,7 @@ func (f *file) Fsync(_ vfs.Context, dataOnly bool) error {
 }
 
 // Allocate implements vfs.Allocator.
-func (f *file) Allocate(_ vfs.Context, mode uint32, off, length int64) error {
+func (f file) Allocate(_ vfs.Context, mode uint32, off, length int64) error {
 	i := f.inode
 	i.touch()
 	for {
@@ -142,7 +140,7 @@ func (f *file) Allocate(_ vfs.Context, mode uint32, off, length int64) error {
 }
 
 // Truncate implements vfs.Truncater.
-func (f *file) Truncate(_ vfs.Context, size int64) error { return f.inode.truncate(size) }
+func (f file) Truncate(_ vfs.Context, size int64) error { return f.inode.truncate(size) }
 
 // resized tells mappings that the pages behind the end are gone.
 func (i *inode) resized(size int64) {
@@ -152,7 +150,7 @@ func (i *inode) resized(size int64) {
 }
 
 // Mappable implements vfs.Mapper.
-func (f *file) Mappable(vfs.Context) (mm.Mappable, error) { return f.inode, nil }
+func (f file) Mappable(vfs.Context) (mm.Mappable, error) { return f.inode, nil }
 
 // MappingSet implements mm.Mappable.
 func (i *inode) MappingSet() *mm.MappingSet { return &i.maps }

@@ -228,7 +228,7 @@ func (i *inode) CreateOpen(ctx vfs.Context, name string, a *vfs.CreateArgs, flag
 	if err != nil {
 		return nil, nil, err
 	}
-	return &c.Inode, newFile(c), nil
+	return &c.Inode, file{c}, nil
 }
 
 // Tmpfile implements vfs.TmpfileMaker.
@@ -331,7 +331,7 @@ func (i *inode) Open(ctx vfs.Context, flags uint32) (vfs.FileImpl, error) {
 		if !write {
 			i.fs.opened(i)
 		}
-		return newFile(i), nil
+		return file{i}, nil
 	}
 	return nil, unix.ENXIO
 }

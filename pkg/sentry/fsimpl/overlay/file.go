@@ -23,12 +23,15 @@ func (i *inode) Open(ctx vfs.Context, flags uint32) (vfs.FileImpl, error) {
 	if len(i.lower) == 0 {
 		return i.upper.Load().Ops().Open(ctx, flags) // nothing that the overlay must know of
 	}
-	f := &file{i: i, flags: flags}
-	h, err := f.open(ctx)
-	if err != nil {
+	f, _ := i.fs.files.Get().(*file)
+	if f == nil {
+		f = new(file)
+	}
+	f.i, f.flags = i, flags
+	if err := f.open(ctx, &f.first); err != nil {
 		return nil, err
 	}
-	f.cur.Store(h)
+	f.cur.Store(&f.first)
 	return f, nil
 }
 
@@ -36,7 +39,8 @@ func (i *inode) Open(ctx vfs.Context, flags uint32) (vfs.FileImpl, error) {
 type file struct {
 	i     *inode                 // immutable
 	flags uint32                 // immutable
-	cur   atomic.Pointer[handle] // changed under mu
+	first handle                 // immutable
+	cur   atomic.Pointer[handle] // first, or its successor; changed under mu
 
 	mu  sync.Mutex
 	old *handle // protected by mu: the lower file, kept while pages of it may be mapped
@@ -51,20 +55,20 @@ type handle struct {
 	writer vfs.Writer
 }
 
-func (f *file) open(ctx vfs.Context) (*handle, error) {
+// open opens the file of the topmost layer as h.
+func (f *file) open(ctx vfs.Context, h *handle) (err error) {
 	u := f.i.upper.Load()
 	top := u
 	if top == nil {
 		top = f.i.lower[0].Inode
 	}
-	impl, err := top.Ops().Open(ctx, f.flags&^unix.O_TRUNC)
-	if err != nil {
-		return nil, err
+	if h.impl, err = top.Ops().Open(ctx, f.flags&^unix.O_TRUNC); err != nil {
+		return err
 	}
-	h := &handle{impl: impl, upper: u != nil}
-	h.reader, _ = impl.(vfs.Reader)
-	h.writer, _ = impl.(vfs.Writer)
-	return h, nil
+	h.upper = u != nil
+	h.reader, _ = h.impl.(vfs.Reader)
+	h.writer, _ = h.impl.(vfs.Writer)
+	return nil
 }
 
 // handle is where the data is now.
@@ -78,8 +82,8 @@ func (f *file) handle(ctx vfs.Context) (*handle, error) {
 	if h := f.cur.Load(); h.upper {
 		return h, nil
 	}
-	n, err := f.open(ctx)
-	if err != nil {
+	n := new(handle)
+	if err := f.open(ctx, n); err != nil {
 		return nil, err
 	}
 	f.old = f.cur.Swap(n)
@@ -92,6 +96,9 @@ func (f *file) Release() {
 	if f.old != nil {
 		f.old.impl.Release()
 	}
+	fs := f.i.fs
+	*f = file{}
+	fs.files.Put(f)
 }
 
 // Read implements vfs.Reader.

@@ -51,6 +51,7 @@ type fileSystem struct {
 	sb     *vfs.Superblock // immutable
 	layers Layers          // immutable
 	root   *inode          // immutable
+	files  sync.Pool       // of *file
 
 	mu sync.Mutex
 	// uppers finds the inodes of files by their upper parts, so that hard links share one; protected by mu.

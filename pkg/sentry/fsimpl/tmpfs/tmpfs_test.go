@@ -153,7 +153,7 @@ func TestMounts(t *testing.T) {
 	}
 }
 
-func TestStatAllocatesNothing(t *testing.T) {
+func TestHotPathsAllocateNothing(t *testing.T) {
 	w := newWorld(t)
 	if err := w.V.Mkdir(w.Ctx, vfs.Path{}, "/dir", 0755); err != nil {
 		t.Fatal(err)
@@ -166,6 +166,16 @@ func TestStatAllocatesNothing(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("stat allocates %v times", n)
+	}
+	o := vfs.OpenOptions{Flags: unix.O_RDWR}
+	if n := testing.AllocsPerRun(100, func() {
+		fd, err := w.V.Open(w.Ctx, vfs.Path{}, "/dir/file", &o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd.DecRef()
+	}); n != 0 {
+		t.Errorf("open and close allocate %v times", n)
 	}
 	fd, err := w.V.Open(w.Ctx, vfs.Path{}, "/dir/file", &vfs.OpenOptions{Flags: unix.O_RDWR})
 	if err != nil {
