@@ -206,6 +206,7 @@ int main(int argc, char **argv)
 		}
 		int s = 0;
 		int late = !husk_wait(p, &s);
+		sigprocmask(SIG_SETMASK, &old, 0);
 		if (late)
 			kill(p, SIGKILL);
 		kill(-p, SIGKILL);
