@@ -43,7 +43,7 @@ func sandboxFilter(network uint8, platform string) *seccomp.Filter {
 		hot = append(hot, unix.SYS_PTRACE)
 	}
 	// Clocks, memory and accounting.
-	add(unix.SYS_CLOCK_NANOSLEEP, unix.SYS_CLOCK_GETRES, unix.SYS_GETRUSAGE, unix.SYS_SYSINFO, unix.SYS_MINCORE)
+	add(unix.SYS_CLOCK_NANOSLEEP, unix.SYS_CLOCK_GETRES, unix.SYS_TIMERFD_SETTIME, unix.SYS_GETRUSAGE, unix.SYS_SYSINFO, unix.SYS_MINCORE)
 	switch network {
 	case NetworkHost:
 		for _, family := range []uint32{unix.AF_INET, unix.AF_INET6} {

@@ -16,7 +16,7 @@ var microRows = []struct {
 	{"mmap-munmap-64k", 4}, {"touch-128m-page", 0.5}, {"touch-64k-page", 1.2}, {"file-touch-page", 2}, {"image-touch-page", 2},
 	{"fork-wait", 3.5}, {"vfork-exec-wait", 2.2}, {"pthread", 1.3},
 	{"futex-ping-pong", 0}, {"futex-processes", 1}, {"pipe-ping-pong", 1}, {"unix-ping-pong", 1}, {"pipe-64k", 0.5}, {"epoll-cycle", 4},
-	{"signal-self", 3}, {"read-16m", 1.5}, {"image-read-16m", 1.5},
+	{"signal-self", 3}, {"sleep-100us", 1.5}, {"read-16m", 1.5}, {"image-read-16m", 1.5},
 }
 
 // ptraceRounds bounds the rounds of the slowest column, which promises nothing.

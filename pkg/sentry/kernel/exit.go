@@ -53,7 +53,6 @@ func (t *Task) doExit() {
 	tg.mu.Unlock()
 	t.exitMM()
 	t.exit.done.Store(true)
-	t.exitTimers()
 	for _, f := range t.k.exitHooks {
 		f(t)
 	}

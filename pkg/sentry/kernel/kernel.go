@@ -60,6 +60,7 @@ type Kernel struct {
 	memFile  *memfile.File
 	vfs      *vfs.VFS
 	table    *SyscallTable
+	timers   *clock.Timers // immutable: host resource
 
 	rootUserNS *auth.UserNamespace // immutable
 	rootPIDNS  *PIDNamespace       // immutable
@@ -109,6 +110,10 @@ func New(cfg Config) (*Kernel, error) {
 		k.numCPU = hostCPUs()
 	}
 	k.nsInode.Store(firstNSInode)
+	var err error
+	if k.timers, err = clock.NewTimers(); err != nil {
+		return nil, err
+	}
 	k.bootTime, k.startTime = clock.Now(clockBoottime), clock.Realtime()
 	k.rootPIDNS = newPIDNamespace(k, nil, k.rootUserNS)
 	k.rootUTSNS = newUTSNamespace(k, k.rootUserNS, cfg.HostName, cfg.DomainName)
@@ -130,6 +135,9 @@ func (k *Kernel) MemFile() *memfile.File { return k.memFile }
 
 // VFS is the file system layer.
 func (k *Kernel) VFS() *vfs.VFS { return k.vfs }
+
+// Timers are where times are waited for.
+func (k *Kernel) Timers() *clock.Timers { return k.timers }
 
 // Table is the system call table.
 func (k *Kernel) Table() *SyscallTable { return k.table }

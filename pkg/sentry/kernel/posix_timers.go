@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"math"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"husk/pkg/abi/linux"
@@ -29,7 +28,7 @@ type posixTimer struct {
 	queued   bool // its signal waits to be taken; the timer is armed again then
 	overrun  int64
 	lastOver int32 // timer_getoverrun(2)
-	timer    *time.Timer
+	timer    clock.Timer
 	dead     bool
 }
 
@@ -86,6 +85,7 @@ func (t *Task) TimerCreate(id int32, ev *linux.Sigevent) (int32, error) {
 	if ev == nil {
 		p.value = uint64(p.id)
 	}
+	p.timer.F = p.fired
 	g.posix[p.id] = p
 	return p.id, nil
 }
@@ -197,7 +197,7 @@ func (p *posixTimer) getLocked() ITimer {
 	return v
 }
 
-// armLocked starts the host timer; least is the shortest wait.
+// armLocked starts the timer; least is the shortest wait.
 func (p *posixTimer) armLocked(least int64) {
 	if p.notify == linux.SIGEV_NONE || p.dead {
 		return
@@ -206,19 +206,16 @@ func (p *posixTimer) armLocked(least int64) {
 		p.tg.armCPU()
 		return
 	}
-	d := time.Duration(max(p.deadline-clock.Monotonic(), least))
-	if p.timer == nil {
-		p.timer = time.AfterFunc(d, p.fired)
-	} else {
-		p.timer.Reset(d)
+	at := p.deadline
+	if least != 0 {
+		at = max(at, clock.Monotonic()+least)
 	}
+	p.tg.k.timers.Set(&p.timer, at)
 }
 
 func (p *posixTimer) disarm() {
 	p.deadline = 0
-	if p.timer != nil {
-		p.timer.Stop()
-	}
+	p.tg.k.timers.Stop(&p.timer)
 	if p.queued {
 		p.unqueue()
 	}
@@ -261,7 +258,7 @@ func (tg *ThreadGroup) dropTimer(q *pendingSignals, p *posixTimer) {
 	}
 }
 
-// fired runs on a goroutine of the runtime.
+// fired runs on the goroutine of timers.
 func (p *posixTimer) fired() {
 	p.tg.mu.Lock()
 	defer p.tg.mu.Unlock()

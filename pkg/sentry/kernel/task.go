@@ -3,12 +3,12 @@ package kernel
 import (
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"husk/pkg/abi/linux"
 	"husk/pkg/arch"
 	"husk/pkg/platform"
 	"husk/pkg/sentry/auth"
+	"husk/pkg/sentry/clock"
 	"husk/pkg/sentry/limits"
 	"husk/pkg/sentry/mm"
 	"husk/pkg/sentry/vfs"
@@ -51,7 +51,7 @@ type Task struct {
 	work  atomic.Uint32
 	where atomic.Uint32
 	wake  waiter.Signal // tokens for whatever the task waits for, interrupts and its timer included
-	timer *time.Timer   // puts a token into wake; made at first use
+	timer clock.Timer   // puts a token into wake
 	// late is when the first of the tokens was due that wake has put off, in clock.Ticks; own goroutine.
 	late   int64
 	linger platform.Lingerer // ctx, if it is one; own goroutine

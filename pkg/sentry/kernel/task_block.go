@@ -1,8 +1,6 @@
 package kernel
 
 import (
-	"time"
-
 	"golang.org/x/sys/unix"
 	"husk/pkg/sentry/clock"
 	"husk/pkg/sentry/mm"
@@ -45,8 +43,7 @@ func (t *Task) BlockKillable(ch <-chan struct{}, deadline int64) error {
 
 func (t *Task) block(ch <-chan struct{}, deadline int64, stop uint32) error {
 	if deadline != vfs.NoDeadline {
-		d := deadline - clock.Monotonic()
-		if d <= 0 {
+		if clock.Monotonic() >= deadline {
 			select {
 			case <-ch:
 				return nil
@@ -54,8 +51,8 @@ func (t *Task) block(ch <-chan struct{}, deadline int64, stop uint32) error {
 			}
 			return unix.ETIMEDOUT
 		}
-		t.armTimer(d)
-		defer t.disarmTimer()
+		t.k.timers.Set(&t.timer, deadline)
+		defer t.k.timers.Stop(&t.timer)
 	}
 	// The order matters: setWork looks at where after it has set its bit.
 	t.where.Store(inBlock)
@@ -99,20 +96,6 @@ func (t *Task) leaveBlock() {
 	t.where.Store(inKernel)
 	t.acct.endBlock()
 }
-
-// armTimer makes a token arrive in wake after d nanoseconds.
-func (t *Task) armTimer(d int64) {
-	if t.timer == nil {
-		t.timer = time.AfterFunc(time.Duration(d), t.timerFired)
-		return
-	}
-	t.timer.Reset(time.Duration(d))
-}
-
-func (t *Task) disarmTimer() { t.timer.Stop() }
-
-// timerFired runs on a goroutine of the runtime.
-func (t *Task) timerFired() { t.wake.NotifyEvent(0) }
 
 // keptVecs is the length up to which a task keeps its vector; longer ones are rare.
 const keptVecs = 64

@@ -1,8 +1,6 @@
 package kernel
 
 import (
-	"time"
-
 	"golang.org/x/sys/unix"
 	"husk/pkg/abi/linux"
 	"husk/pkg/sentry/clock"
@@ -21,10 +19,10 @@ type intervalTimer struct {
 // groupTimers are the timers of a process, protected by its mu.
 type groupTimers struct {
 	real, virt, prof intervalTimer
-	realTimer        *time.Timer // host resource
+	realTimer        clock.Timer
 	posix            map[int32]*posixTimer
 	nextID           int32
-	cpuTimer         *time.Timer // looks at CPU timers; host resource
+	cpuTimer         clock.Timer // looks at CPU timers
 	cpuArmed         bool
 	// cpuWarned is the CPU time in seconds at which RLIMIT_CPU sends SIGXCPU next; 0 before the first.
 	cpuWarned uint64
@@ -94,23 +92,19 @@ func (tg *ThreadGroup) SetITimer(w int32, v ITimer) ITimer {
 	return old
 }
 
-// armReal starts or stops the host timer of ITIMER_REAL. The caller holds mu.
+// armReal starts or stops the timer of ITIMER_REAL, which fires in d nanoseconds. The caller holds mu.
 func (tg *ThreadGroup) armReal(d int64) {
 	g := &tg.timers
 	switch {
 	case g.ended:
 	case g.real.deadline == 0:
-		if g.realTimer != nil {
-			g.realTimer.Stop()
-		}
-	case g.realTimer == nil:
-		g.realTimer = time.AfterFunc(time.Duration(d), tg.realFired)
+		tg.k.timers.Stop(&g.realTimer)
 	default:
-		g.realTimer.Reset(time.Duration(d))
+		tg.k.timers.Set(&g.realTimer, addSat(clock.Monotonic(), d))
 	}
 }
 
-// realFired runs on a goroutine of the runtime.
+// realFired runs on the goroutine of timers.
 func (tg *ThreadGroup) realFired() {
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
@@ -164,11 +158,7 @@ func (tg *ThreadGroup) armCPU() {
 	}
 	g.cpuArmed = true
 	d = max(d/int64(max(len(tg.tasks), 1)), minRepeat)
-	if g.cpuTimer == nil {
-		g.cpuTimer = time.AfterFunc(time.Duration(d), tg.cpuFired)
-	} else {
-		g.cpuTimer.Reset(time.Duration(d))
-	}
+	tg.k.timers.Set(&g.cpuTimer, addSat(clock.Monotonic(), d))
 }
 
 // cpuLeft is the CPU time until the next CPU timer or limit is due. The caller holds mu.
@@ -199,7 +189,7 @@ func (tg *ThreadGroup) cpuLeft() (left int64, any bool) {
 	return left, any
 }
 
-// cpuFired looks at the CPU timers; it runs on a goroutine of the runtime.
+// cpuFired looks at the CPU timers; it runs on the goroutine of timers.
 func (tg *ThreadGroup) cpuFired() {
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
@@ -263,12 +253,8 @@ func (tg *ThreadGroup) stopTimers(all bool) {
 		return
 	}
 	g.ended = true
-	if g.realTimer != nil {
-		g.realTimer.Stop()
-	}
-	if g.cpuTimer != nil {
-		g.cpuTimer.Stop()
-	}
+	tg.k.timers.Stop(&g.realTimer)
+	tg.k.timers.Stop(&g.cpuTimer)
 }
 
 // endTimers is called when the last thread is gone.
@@ -276,11 +262,4 @@ func (tg *ThreadGroup) endTimers() {
 	tg.mu.Lock()
 	tg.stopTimers(true)
 	tg.mu.Unlock()
-}
-
-// exitTimers stops what belongs to a thread that exits.
-func (t *Task) exitTimers() {
-	if t.timer != nil {
-		t.timer.Stop()
-	}
 }

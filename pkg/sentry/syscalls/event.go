@@ -204,7 +204,7 @@ func timerfdCreate(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 	default:
 		return 0, unix.EINVAL
 	}
-	return installFile(t, timerfd.New(t.Kernel().VFS(), clk, int(flags)), flags&unix.TFD_CLOEXEC != 0)
+	return installFile(t, timerfd.New(t.Kernel().VFS(), t.Kernel().Timers(), clk, int(flags)), flags&unix.TFD_CLOEXEC != 0)
 }
 
 // getTimer is the timer of descriptor fd; the caller drops the reference of f.

@@ -292,6 +292,12 @@ static void b_signal(int n)
 	while (n--)
 		kill(p, SIGUSR1);
 }
+static void b_sleep(int n)
+{
+	struct timespec t = {0, 100000};
+	while (n--)
+		nanosleep(&t, 0);
+}
 static void seq(int f, int n)
 {
 	while (n--) {
@@ -314,7 +320,7 @@ static struct {
 	{"mmap-munmap-64k", b_mmap, 1000}, {"touch-128m-page", b_touch_big, 32768}, {"touch-64k-page", b_touch_small, 4096}, {"file-touch-page", b_file_touch, 4096},
 	{"fork-wait", b_fork, 50}, {"vfork-exec-wait", b_exec, 30}, {"pthread", b_thread, 100}, {"futex-ping-pong", b_futex, 1000}, {"futex-processes", b_futex_processes, 1000},
 	{"pipe-ping-pong", b_pipe_pp, 1000}, {"unix-ping-pong", b_unix_pp, 1000}, {"pipe-64k", b_pipe_64k, 2000}, {"epoll-cycle", b_epoll, 2000},
-	{"signal-self", b_signal, 2000}, {"read-16m", b_seq, 4},
+	{"signal-self", b_signal, 2000}, {"sleep-100us", b_sleep, 50}, {"read-16m", b_seq, 4},
 	{"image-pread-4k", b_pread_image, 5000}, {"image-touch-page", b_file_touch_image, 4096}, {"image-read-16m", b_seq_image, 4},
 };
 

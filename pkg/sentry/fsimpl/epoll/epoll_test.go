@@ -114,7 +114,12 @@ func TestWaitAndTimer(t *testing.T) {
 	v, ctx := setup()
 	var n Nesting
 	ep := NewInstance(&n)
-	f := timerfd.New(v, unix.CLOCK_MONOTONIC, 0)
+	timers, err := clock.NewTimers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(timers.Close)
+	f := timerfd.New(v, timers, unix.CLOCK_MONOTONIC, 0)
 	ep.Add(f, 1, Event{unix.EPOLLIN, 5})
 	out := make([]Event, 4)
 	if k, err := ep.Wait(ctx, out, clock.Monotonic()+5e6); k != 0 || err != nil {

@@ -23,32 +23,31 @@ type Setting struct {
 
 // File is a timer with a file descriptor.
 type File struct {
-	queue waiter.Queue
-	clock int32 // immutable: CLOCK_REALTIME, CLOCK_MONOTONIC or CLOCK_BOOTTIME
+	queue  waiter.Queue
+	timers *clock.Timers // immutable
+	clock  int32         // immutable: CLOCK_REALTIME, CLOCK_MONOTONIC or CLOCK_BOOTTIME
 
 	mu       sync.Mutex
-	next     int64       // protected by mu, as is what follows: next expiry in ns of clock; 0: disarmed
-	interval int64       // ns; 0: one expiry
-	ticks    uint64      // expiries that nobody has read
-	flags    int         // of the last Set
-	gen      uint64      // counts Set, so that a late expiry of an old setting does nothing
-	armed    bool        // timer will fire
-	timer    *time.Timer // host resource
+	next     int64  // protected by mu, as is what follows: next expiry in ns of clock; 0: disarmed
+	interval int64  // ns; 0: one expiry
+	ticks    uint64 // expiries that nobody has read
+	flags    int    // of the last Set
+	armed    bool   // timer will fire
+	timer    clock.Timer
 }
 
 // New makes the open file of a timer with one reference. The clock has been checked; alarm clocks are the clocks behind them.
-func New(v *vfs.VFS, clk int32, flags int) *vfs.FileDescription {
-	f := &File{clock: clk}
+func New(v *vfs.VFS, timers *clock.Timers, clk int32, flags int) *vfs.FileDescription {
+	f := &File{timers: timers, clock: clk}
+	f.timer.F = f.fired
 	return v.NewAnonFile("anon_inode:[timerfd]", f, unix.O_RDWR|uint32(flags)&unix.O_NONBLOCK)
 }
 
 // Release implements vfs.FileImpl.
 func (f *File) Release() {
 	f.mu.Lock()
-	f.gen++
-	if f.timer != nil {
-		f.timer.Stop()
-	}
+	f.next = 0
+	f.timers.Stop(&f.timer)
 	f.mu.Unlock()
 }
 
@@ -59,12 +58,8 @@ func (f *File) Set(s Setting, flags int) Setting {
 	now := clock.Now(f.clock)
 	f.advance(now)
 	old := f.left(now)
-	f.gen++
 	f.ticks, f.flags, f.interval, f.next, f.armed = 0, flags, s.Interval, 0, false
-	if f.timer != nil {
-		f.timer.Stop()
-		f.timer = nil
-	}
+	f.timers.Stop(&f.timer)
 	if s.Value != 0 {
 		f.next = s.Value
 		if flags&unix.TFD_TIMER_ABSTIME == 0 {
@@ -111,26 +106,26 @@ func (f *File) advance(now int64) {
 	f.queue.Notify(waiter.ReadableEvents)
 }
 
-// longest is the most that a host timer waits at once: CLOCK_REALTIME may be set meanwhile.
+// longest is the most that a timer waits at once: CLOCK_REALTIME may be set meanwhile.
 const longest = int64(time.Hour)
 
-// arm starts the host timer for the next expiry; mu is held.
+// arm starts the timer for the next expiry; mu is held.
 func (f *File) arm(now int64) {
 	if f.next == 0 || f.ticks != 0 || f.armed {
 		return
 	}
 	f.armed = true
-	gen, d := f.gen, min(f.next-now, longest)
-	f.timer = time.AfterFunc(time.Duration(d), func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		if f.gen == gen {
-			f.armed = false
-			now := clock.Now(f.clock)
-			f.advance(now)
-			f.arm(now)
-		}
-	})
+	f.timers.Set(&f.timer, clock.Monotonic()+min(f.next-now, longest))
+}
+
+// fired runs on the goroutine of timers, perhaps late, when there is another setting.
+func (f *File) fired() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.armed = false
+	now := clock.Now(f.clock)
+	f.advance(now)
+	f.arm(now)
 }
 
 // ReadStream implements vfs.StreamReader.

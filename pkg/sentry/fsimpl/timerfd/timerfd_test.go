@@ -17,7 +17,7 @@ func TestTimer(t *testing.T) {
 	v := vfs.New(0)
 	ctx := vfs.NewKernelContext(auth.NewRootCredentials(auth.NewRootUserNamespace()), nil, nil)
 	for _, clk := range []int32{unix.CLOCK_MONOTONIC, unix.CLOCK_REALTIME, unix.CLOCK_BOOTTIME} {
-		f := New(v, clk, 0)
+		f := New(v, newTimers(t), clk, 0)
 		x := f.Impl().(*File)
 		b := make([]byte, 8)
 		x.Set(Setting{Value: clock.Now(clk) + 10e6}, unix.TFD_TIMER_ABSTIME)
@@ -52,7 +52,7 @@ func TestTimer(t *testing.T) {
 func TestUnread(t *testing.T) {
 	v := vfs.New(0)
 	ctx := vfs.NewKernelContext(auth.NewRootCredentials(auth.NewRootUserNamespace()), nil, nil)
-	f := New(v, unix.CLOCK_MONOTONIC, 0)
+	f := New(v, newTimers(t), unix.CLOCK_MONOTONIC, 0)
 	defer f.DecRef()
 	x := f.Impl().(*File)
 	x.Set(Setting{Value: 1e6, Interval: 1}, 0)
@@ -78,4 +78,13 @@ func TestUnread(t *testing.T) {
 			t.Fatalf("%d ticks read after %d and 2 ms", got, n)
 		}
 	}
+}
+
+func newTimers(t *testing.T) *clock.Timers {
+	s, err := clock.NewTimers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
 }
