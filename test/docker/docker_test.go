@@ -70,6 +70,10 @@ func TestIdentity(t *testing.T) {
 	want(t, 0, "1000:1001\n", sh("echo $(id -u):$(id -g)", "--user", "1000:1001")...)
 	want(t, 0, "nobody\n", sh("id -un", "--user", "nobody")...)
 	want(t, 0, "v\n", sh("echo $K", "--env", "K=v")...)
+	want(t, 0, "/root\n", sh("echo $HOME")...)
+	want(t, 0, "/\n", sh("echo $HOME", "--user", "12345")...)
+	want(t, 0, "/nonexistent\n", sh("echo $HOME", "--user", "nobody", "--env", "HOME=")...)
+	want(t, 0, "/mine\n", sh("echo $HOME", "--env", "HOME=/mine")...)
 	want(t, 0, "boxed\n", sh("hostname", "--hostname", "boxed")...)
 	want(t, 0, "/tmp\n", sh("pwd", "-w", "/tmp")...)
 	want(t, 0, "77\n", sh("ulimit -n", "--ulimit", "nofile=77:77")...)
@@ -110,6 +114,10 @@ func TestExec(t *testing.T) {
 	want(t, 0, "1234\n", "exec", "-u", "1234", id, "id", "-u")
 	want(t, 0, "/usr\n", "exec", "-w", "/usr", id, "pwd")
 	want(t, 0, "y\n", "exec", "-e", "X=y", id, "sh", "-c", "echo $X")
+	want(t, 0, "/root\n", "exec", id, "sh", "-c", "echo $HOME")
+	if out, errs, code := run(t, "exec", "-w", "/no/such/directory", id, "pwd"); code == 0 || !strings.Contains(out+errs, "no such file") {
+		t.Errorf("exec in a directory that is not there: exit code %d, output %s%s", code, out, errs)
+	}
 	_, _, code := run(t, "exec", id, "no-such-program")
 	if code != 126 && code != 127 { // it depends on Docker's version
 		t.Errorf("exec of a missing program: exit code %d, want 126 or 127", code)

@@ -220,7 +220,7 @@ func (g *Guest) create(c *container) (err error) {
 		return err
 	}
 	handedOver = true
-	p, err := g.newProcess(c, &spec.Process)
+	p, err := g.newProcess(c, &spec.Process, true)
 	if err != nil {
 		return err
 	}
@@ -288,7 +288,7 @@ func (g *Guest) Exec(id string, spec *boot.Process) (int32, error) {
 		closeFDs(spec)
 		return 0, errDying
 	}
-	p, err := g.newProcess(c, spec)
+	p, err := g.newProcess(c, spec, false)
 	if err != nil {
 		return 0, err
 	}

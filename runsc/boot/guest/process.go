@@ -16,8 +16,9 @@ import (
 	"husk/runsc/boot"
 )
 
-// newProcess makes a process of a container, ready to run. The descriptors of spec belong to it from now on, also on error.
-func (g *Guest) newProcess(c *container, spec *boot.Process) (*process, error) {
+// newProcess makes a process of a container, ready to run; first tells whether it is the container's first. The descriptors of spec belong to
+// it from now on, also on error.
+func (g *Guest) newProcess(c *container, spec *boot.Process, first bool) (*process, error) {
 	creds := credentials(g.k.RootUserNamespace(), spec)
 	lim, err := rlimits(spec.Rlimits)
 	if err != nil {
@@ -26,7 +27,7 @@ func (g *Guest) newProcess(c *container, spec *boot.Process) (*process, error) {
 	}
 	ctx, done := g.rootContext(c)
 	defer done()
-	if err := g.checkCwd(ctx, spec.Cwd); err != nil {
+	if err := g.checkCwd(ctx, spec.Cwd, first); err != nil {
 		closeFDs(spec)
 		return nil, fmt.Errorf("chdir to cwd (%q) set in config.json failed: %w", spec.Cwd, err)
 	}
@@ -43,7 +44,7 @@ func (g *Guest) newProcess(c *container, spec *boot.Process) (*process, error) {
 		umask = uint32(spec.Umask)
 	}
 	a := &kernel.CreateProcessArgs{
-		Container: c.ct, Filename: name, Argv: spec.Args, Envv: spec.Env, WorkingDir: spec.Cwd, Credentials: creds, Limits: lim,
+		Container: c.ct, Filename: name, Argv: spec.Args, Envv: withHome(ctx, g.v, spec.Env, spec.UID), WorkingDir: spec.Cwd, Credentials: creds, Limits: lim,
 		FDs: files, Umask: umask, NoNewPrivs: spec.NoNewPrivs, OOMScoreAdj: spec.OOMScoreAdj, Seccomp: c.seccomp,
 	}
 	if tty != nil {
@@ -94,13 +95,13 @@ func rlimits(list []boot.Rlimit) (*limits.Set, error) {
 	return s, nil
 }
 
-// checkCwd makes the working directory if it is missing, as runc does.
-func (g *Guest) checkCwd(ctx vfs.Context, dir string) error {
+// checkCwd makes the working directory of a container's first process if it is missing, as runc does.
+func (g *Guest) checkCwd(ctx vfs.Context, dir string, first bool) error {
 	if dir == "" || dir == "/" {
 		return nil
 	}
 	p, err := g.v.Walk(ctx, vfs.Path{}, dir, vfs.FollowLast|vfs.MustBeDir)
-	if err == unix.ENOENT {
+	if err == unix.ENOENT && first {
 		if err = g.makeDirs(ctx, path.Clean(dir)); err == nil {
 			p, err = g.v.Walk(ctx, vfs.Path{}, dir, vfs.FollowLast|vfs.MustBeDir)
 		}
