@@ -125,6 +125,9 @@ func (v *VFS) spliceTo(ctx Context, out *FileDescription, p Pipe, in CopyEnd, co
 	if err := awaitPipe(ctx, out, waiter.WritableEvents, nonblock); err != nil {
 		return 0, err
 	}
+	if _, err := p.Put(ctx, mm.BytesSeq(nil), true); err != nil { // without readers nothing is taken from in
+		return 0, err
+	}
 	// What others write meanwhile does not matter: what was read has to go somewhere.
 	count = min(count, max(p.PipeSize()-p.PipeReadable(), 1))
 	b := v.buffer()

@@ -170,6 +170,10 @@ CASE(what_cannot_be_written_stays)
 	struct iovec v = {buf, 10};
 	ERR(vmsplice(q[1], &v, 1, 0), EPIPE);
 	EQ(sigpipes, 6);
+	OK(socketpair(AF_UNIX, SOCK_STREAM, 0, s));
+	EQ(write(s[1], "hello", 5), 5);
+	ERR(splice(s[0], 0, q[1], 0, 5, 0), EPIPE);
+	EQ(read(s[0], buf, 10), 5);
 
 	signal(SIGXFSZ, SIG_IGN);
 	struct rlimit l = {4, RLIM_INFINITY};
