@@ -67,26 +67,11 @@ func sysWrite(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 	if err != nil {
 		return 0, err
 	}
-	return piped(t, fd, s, nil)
+	return counted(fd.Write(t, s))
 }
 
 // counted turns a count into a result.
 func counted(n int64, err error) (uintptr, error) { return uintptr(n), err }
-
-// piped writes s at *off, or at the file's offset; EPIPE comes with SIGPIPE.
-func piped(t *kernel.Task, fd *vfs.FileDescription, s mm.IOSeq, off *int64) (uintptr, error) {
-	var n int64
-	var err error
-	if off != nil {
-		n, err = fd.PWrite(t, s, *off)
-	} else {
-		n, err = fd.Write(t, s)
-	}
-	if err == unix.EPIPE {
-		t.SendSignal(int32(unix.SIGPIPE))
-	}
-	return uintptr(n), err
-}
 
 func sysPread(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 	fd, err := getFD(t, a[0])
@@ -147,7 +132,7 @@ func sysWritev(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 		return 0, err
 	}
 	defer fd.DecRef()
-	return piped(t, fd, s, nil)
+	return counted(fd.Write(t, s))
 }
 
 func sysPreadv(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
@@ -225,9 +210,6 @@ func sysPwritev2(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 		}
 	default:
 		n, err = fd.Write(t, s)
-	}
-	if err == unix.EPIPE {
-		t.SendSignal(int32(unix.SIGPIPE))
 	}
 	if err == nil && n > 0 && flags&(unix.RWF_DSYNC|unix.RWF_SYNC) != 0 {
 		err = fd.Fsync(t, flags&unix.RWF_SYNC == 0)
@@ -403,9 +385,6 @@ func sysSendfile(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 		move = t.Kernel().VFS().Splice
 	}
 	n, err := move(t, vfs.CopyEnd{FD: out}, vfs.CopyEnd{FD: in, Off: ptr}, min(a[3].Int64(), maxRW), out.Nonblocking())
-	if err == unix.EPIPE {
-		t.SendSignal(int32(unix.SIGPIPE))
-	}
 	if werr := writeOff(t, a[2], off); werr != nil {
 		return 0, werr
 	}
@@ -506,11 +485,7 @@ func sysSplice(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 				return 0, unix.EINVAL
 			}
 		}
-		n, err := t.Kernel().VFS().Splice(t, vfs.CopyEnd{FD: out, Off: op}, vfs.CopyEnd{FD: in, Off: ip}, int64(min(a[4].Uint64(), maxRW)), flags&unix.SPLICE_F_NONBLOCK != 0)
-		if err == unix.EPIPE {
-			t.SendSignal(int32(unix.SIGPIPE))
-		}
-		return n, err
+		return t.Kernel().VFS().Splice(t, vfs.CopyEnd{FD: out, Off: op}, vfs.CopyEnd{FD: in, Off: ip}, int64(min(a[4].Uint64(), maxRW)), flags&unix.SPLICE_F_NONBLOCK != 0)
 	})
 }
 
@@ -539,11 +514,7 @@ func sysTee(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 	}
 	defer in.DecRef()
 	defer out.DecRef()
-	n, err := t.Kernel().VFS().Tee(t, out, in, int64(min(a[2].Uint64(), maxRW)), flags&unix.SPLICE_F_NONBLOCK != 0)
-	if err == unix.EPIPE {
-		t.SendSignal(int32(unix.SIGPIPE))
-	}
-	return uintptr(n), err
+	return counted(t.Kernel().VFS().Tee(t, out, in, int64(min(a[2].Uint64(), maxRW)), flags&unix.SPLICE_F_NONBLOCK != 0))
 }
 
 func sysVmsplice(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
@@ -560,9 +531,5 @@ func sysVmsplice(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 	if err != nil || s.NumBytes() == 0 {
 		return 0, err
 	}
-	n, err := t.Kernel().VFS().Vmsplice(t, fd, s, flags&unix.SPLICE_F_NONBLOCK != 0)
-	if err == unix.EPIPE {
-		t.SendSignal(int32(unix.SIGPIPE))
-	}
-	return uintptr(n), err
+	return counted(t.Kernel().VFS().Vmsplice(t, fd, s, flags&unix.SPLICE_F_NONBLOCK != 0))
 }

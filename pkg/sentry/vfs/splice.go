@@ -18,7 +18,7 @@ func awaitPipe(ctx Context, fd *FileDescription, mask waiter.EventMask, nonblock
 	return fd.WaitFor(ctx, mask, NoDeadline)
 }
 
-// Splice is splice(2): one end is a pipe. As with all that writes to pipes here, EPIPE is the caller's to follow by SIGPIPE. nonblock is SPLICE_F_NONBLOCK, and is about the pipe only: another file blocks, or does not, by
+// Splice is splice(2): one end is a pipe. nonblock is SPLICE_F_NONBLOCK, and is about the pipe only: another file blocks, or does not, by
 // its O_NONBLOCK.
 func (v *VFS) Splice(ctx Context, out, in CopyEnd, count int64, nonblock bool) (int64, error) {
 	if !in.FD.Readable() || !out.FD.Writable() {

@@ -202,6 +202,36 @@ CASE(peer_closed_with_unread_data)
 	}
 }
 
+/* Only pipes and streams send SIGPIPE. */
+CASE(epipe_without_a_signal)
+{
+	struct sigaction a = {.sa_handler = on_pipe};
+	OK(sigaction(SIGPIPE, &a, 0));
+	pipes(0, 0);
+	EQ(write(p[1], "abc", 3), 3);
+	tmpdir();
+	int f = OK(open("f", O_CREAT | O_RDWR, 0600));
+	EQ(write(f, "abc", 3), 3);
+	for (int i = 0; i < 3; i++) {
+		int type = i == 0 ? SOCK_STREAM : i == 1 ? SOCK_SEQPACKET : SOCK_DGRAM;
+		struct iovec v = {"x", 1};
+		off_t o = 0;
+		OK(socketpair(AF_UNIX, type, 0, s));
+		OK(shutdown(s[0], SHUT_WR));
+		sigpipes = 0;
+		ERR(write(s[0], "x", 1), EPIPE);
+		EQ(sigpipes, i == 0);
+		ERR(writev(s[0], &v, 1), EPIPE);
+		EQ(sigpipes, 2 * (i == 0));
+		ERR(send(s[0], "x", 1, 0), EPIPE);
+		EQ(sigpipes, 3 * (i == 0));
+		ERR(sendfile(s[0], f, &o, 3), EPIPE);
+		EQ(sigpipes, 4 * (i == 0));
+		ERR(splice(p[0], 0, s[0], 0, 3, 0), EPIPE);
+		EQ(sigpipes, 5 * (i == 0));
+	}
+}
+
 CASE(waits_and_is_interrupted)
 {
 	pipes(0, 0);

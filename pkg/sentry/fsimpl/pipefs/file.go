@@ -46,10 +46,15 @@ func (e *end) ReadStream(ctx vfs.Context, dst mm.IOSeq) (int64, error) {
 // WriteStream implements vfs.StreamWriter.
 func (e *end) WriteStream(ctx vfs.Context, src mm.IOSeq) (int64, error) {
 	n, err := e.p.Write(src, ctx.Waker(), e.fd != nil && e.fd.Flags()&unix.O_DIRECT != 0)
+	return n, signal(ctx, err)
+}
+
+// signal sends SIGPIPE with EPIPE.
+func signal(ctx vfs.Context, err error) error {
 	if err == unix.EPIPE {
 		ctx.SendSignal(int32(unix.SIGPIPE))
 	}
-	return n, err
+	return err
 }
 
 // Park implements vfs.StreamParker. Packets go through the pipe.

@@ -18,12 +18,14 @@ func (e *end) Settle(ctx vfs.Context, n int) { e.p.settle(n, ctx.Waker()) }
 
 // Move implements vfs.Pipe.
 func (e *end) Move(ctx vfs.Context, to vfs.Pipe, n int64, keep bool) (int64, error) {
-	return e.p.move(to.(*end).p, n, keep, ctx.Waker())
+	done, err := e.p.move(to.(*end).p, n, keep, ctx.Waker())
+	return done, signal(ctx, err)
 }
 
 // Put implements vfs.Pipe.
 func (e *end) Put(ctx vfs.Context, src mm.IOSeq, beyond bool) (int64, error) {
-	return e.p.put(src, beyond, ctx.Waker())
+	n, err := e.p.put(src, beyond, ctx.Waker())
+	return n, signal(ctx, err)
 }
 
 // lock locks the content, which nobody claims then.
