@@ -15,6 +15,8 @@ type Bytes struct {
 	data []byte
 	off  int // index of the first byte
 	n    int // bytes held
+	peak int // most bytes that Reserve made room for since Shrink gave up all memory
+	next int // how much memory Reserve takes when there is none
 }
 
 // Len is the number of bytes held.
@@ -27,8 +29,12 @@ func (b *Bytes) Cap() int { return len(b.data) }
 // unless the space wraps around. Memory grows (doubling) up to max bytes in all; the caller must have checked
 // that Len()+n <= max. The bytes count only after Commit.
 func (b *Bytes) Reserve(n, max int) (first, second []byte) {
-	if b.n+n > len(b.data) {
-		b.grow(b.n+n, max)
+	need := b.n + n
+	if need > b.peak {
+		b.peak = need
+	}
+	if need > len(b.data) {
+		b.grow(need, max)
 	}
 	if b.n == 0 {
 		b.off = 0
@@ -45,10 +51,7 @@ func (b *Bytes) Reserve(n, max int) (first, second []byte) {
 
 // grow makes room for need bytes in all.
 func (b *Bytes) grow(need, max int) {
-	size := len(b.data)
-	if size < minSize {
-		size = minSize
-	}
+	size := maxInt(len(b.data), maxInt(b.next, minSize))
 	for size < need {
 		size *= 2
 	}
@@ -102,11 +105,26 @@ func release(data []byte) {
 	}
 }
 
-// Shrink gives back memory beyond max bytes, as far as the content allows.
+// Shrink gives back memory beyond max bytes, as far as the content allows. An empty ring gives up all, and later takes at once as much
+// as it needed before: to grow by and by is to copy the content each time.
 func (b *Bytes) Shrink(max int) {
-	if len(b.data) > max {
+	switch {
+	case len(b.data) <= max:
+	case b.n == 0:
+		release(b.data)
+		b.data, b.next, b.peak = nil, ceil(b.peak), 0
+	default:
 		b.resize(maxInt(b.n, max))
 	}
+}
+
+// ceil is the power of two that is not less than n, and at most 1 MiB.
+func ceil(n int) int {
+	size := minSize
+	for size < n && size < maxSpare {
+		size *= 2
+	}
+	return size
 }
 
 func maxInt(a, b int) int {

@@ -96,6 +96,19 @@ func TestSpareMemory(t *testing.T) {
 	other.Append([]byte("abc"), 1<<31)
 	other.Append(bytes.Repeat([]byte{2}, 100<<10), 1<<31)
 	x, y := other.Peek(0, other.Len())
+	if b.Cap() != 0 {
+		t.Error("an empty ring keeps", b.Cap())
+	}
+	b.Append([]byte("abc"), 1<<31)
+	if b.Cap() != 256<<10 {
+		t.Error("does not take what it needed, but", b.Cap())
+	}
+	b.Consume(3)
+	b.Shrink(minSpare)
+	b.Append([]byte("abc"), 1<<31)
+	if b.Cap() != minSize {
+		t.Error("takes more than it needed:", b.Cap())
+	}
 	if got := append(append([]byte{}, x...), y...); string(got[:3]) != "abc" || !bytes.Equal(got[3:], bytes.Repeat([]byte{2}, 100<<10)) {
 		t.Error("wrong content")
 	}
