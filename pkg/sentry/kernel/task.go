@@ -49,6 +49,7 @@ type Task struct {
 	fp []byte
 
 	work  atomic.Uint32
+	dying atomic.Bool // workExit is in work
 	where atomic.Uint32
 	wake  waiter.Signal // tokens for whatever the task waits for, interrupts and its timer included
 	timer clock.Timer   // puts a token into wake

@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"sync/atomic"
+
 	"golang.org/x/sys/unix"
 	"husk/pkg/sentry/clock"
 	"husk/pkg/sentry/mm"
@@ -16,8 +18,14 @@ func (t *Task) Interrupted() bool { return t.interrupted() }
 // Killed tells whether the task is to exit. Any goroutine.
 func (t *Task) Killed() bool { return t.work.Load()&workExit != 0 || t.group.exiting.Load() }
 
+// Exiting is set once the task is to exit, for what takes long and cannot ask Killed.
+func (t *Task) Exiting() *atomic.Bool { return &t.dying }
+
 // setWork sets bits and makes the task notice them, wherever it is. Any goroutine, any lock.
 func (t *Task) setWork(bits uint32) {
+	if bits&workExit != 0 {
+		t.dying.Store(true)
+	}
 	if t.work.Or(bits)&bits == bits && t.where.Load() == inKernel {
 		return
 	}

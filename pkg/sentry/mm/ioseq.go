@@ -1,6 +1,10 @@
 package mm
 
-import "golang.org/x/sys/unix"
+import (
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
 
 // AddrRange is a range of user addresses, in bytes. It may be hostile: the end may overflow, or lie outside of user space.
 type AddrRange struct {
@@ -20,7 +24,12 @@ type IOSeq struct {
 	rest  []AddrRange
 	n     int64
 	force bool
+	// stop, if not nil, ends long copies when it is set.
+	stop *atomic.Bool
 }
+
+// LongCopy is how many bytes are always copied, whatever Until says.
+const LongCopy = 4 << 20
 
 // BytesSeq is a sequence of the sentry's own bytes.
 func BytesSeq(b []byte) IOSeq { return IOSeq{bytes: b, n: int64(len(b))} }
@@ -47,6 +56,13 @@ func (m *MemoryManager) SeqOf(r []AddrRange) IOSeq {
 // what is not readable, and writes to private mappings, which copy the page first.
 func (s IOSeq) Forced() IOSeq {
 	s.force = true
+	return s
+}
+
+// Until makes CopyOutFrom, CopyInTo and ZeroOut end with EFAULT once stop is set and LongCopy bytes have been copied: the task that waits for them
+// is to exit, and gigabytes can take minutes. For sequences that are longer than that.
+func (s IOSeq) Until(stop *atomic.Bool) IOSeq {
+	s.stop = stop
 	return s
 }
 
@@ -159,6 +175,12 @@ func (s IOSeq) ZeroOut(n int64) (int64, error) {
 	var done int64
 	for s.n > 0 {
 		r := s.next()
+		if s.stop != nil {
+			if done > 0 && s.stop.Load() {
+				return done, errFault
+			}
+			r.Len = min(r.Len, LongCopy)
+		}
 		k, err := s.mm.zeroOut(r.Addr, r.Len)
 		done += int64(k)
 		if err != nil {
@@ -194,6 +216,12 @@ func (s IOSeq) blocks(f func(b []byte) (int, error), write bool) (int64, error) 
 	var done int64
 	for s.n > 0 {
 		r := s.next()
+		if s.stop != nil {
+			if done >= LongCopy && s.stop.Load() {
+				return done, errFault
+			}
+			r.Len = min(r.Len, LongCopy)
+		}
 		n, more, err := s.mm.withBlock(r, write, s.force, f)
 		done += int64(n)
 		if err != nil || !more {

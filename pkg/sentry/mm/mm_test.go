@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -422,5 +423,33 @@ func BenchmarkForkExit(b *testing.B) {
 	for range b.N {
 		c, _ := m.Fork(limits.New())
 		c.DecUsers()
+	}
+}
+
+// TestUntil: long copies end when whoever waits for them is to exit, short ones do not.
+func TestUntil(t *testing.T) {
+	m := newMM(t, false)
+	const n = 16 << 20
+	a := mustMap(t, m, MMapOpts{Length: n, Perms: platform.ReadWrite})
+	var stop atomic.Bool
+	stop.Store(true)
+	s := m.Seq(a, n).Until(&stop)
+	all := func(b []byte) (int, error) { return len(b), nil }
+	early := func(k int64) bool { return k >= LongCopy && k < 2*LongCopy }
+	if k, err := s.CopyOutFrom(all); !early(k) || err != unix.EFAULT {
+		t.Errorf("%d bytes, %v", k, err)
+	}
+	if k, err := s.CopyInTo(all); !early(k) || err != unix.EFAULT {
+		t.Errorf("%d bytes, %v", k, err)
+	}
+	if k, err := s.ZeroOut(n); !early(k) || err != unix.EFAULT {
+		t.Errorf("%d bytes, %v", k, err)
+	}
+	if k, err := s.TakeFirst(LongCopy).CopyOutFrom(all); k != LongCopy || err != nil {
+		t.Errorf("%d bytes, %v", k, err)
+	}
+	stop.Store(false)
+	if k, err := s.CopyOutFrom(all); k != n || err != nil {
+		t.Errorf("%d bytes, %v", k, err)
 	}
 }

@@ -125,7 +125,15 @@ func userSeq(t *kernel.Task, addr, n arch.SyscallArg) (mm.IOSeq, error) {
 	if !t.MM().CheckRange(addr.Pointer(), n.Uint64()) {
 		return mm.IOSeq{}, unix.EFAULT
 	}
-	return t.MM().Seq(addr.Pointer(), min(n.Uint64(), maxRW)), nil
+	return killable(t, t.MM().Seq(addr.Pointer(), min(n.Uint64(), maxRW))), nil
+}
+
+// killable lets the end of the task end a long transfer.
+func killable(t *kernel.Task, s mm.IOSeq) mm.IOSeq {
+	if s.NumBytes() > mm.LongCopy {
+		return s.Until(t.Exiting())
+	}
+	return s
 }
 
 // userIov reads an array of struct iovec. EINVAL, EFAULT.
@@ -155,9 +163,9 @@ func userIov(t *kernel.Task, addr, count arch.SyscallArg) (mm.IOSeq, error) {
 		sum += r.Len
 	}
 	if n == 1 {
-		return t.MM().Seq(list[0].Addr, list[0].Len), nil
+		return killable(t, t.MM().Seq(list[0].Addr, list[0].Len)), nil
 	}
-	return t.MM().SeqOf(list), nil
+	return killable(t, t.MM().SeqOf(list)), nil
 }
 
 // followFlags are the lookup flags of AT_SYMLINK_NOFOLLOW (clear: follow) and AT_EMPTY_PATH.

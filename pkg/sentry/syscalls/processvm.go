@@ -56,17 +56,17 @@ func processVM(t *kernel.Task, a arch.SyscallArgs, write bool) (uintptr, error) 
 	if write {
 		from, to = local, remote
 	}
-	n, err := transfer(from, to)
+	n, err := transfer(t, from, to)
 	if n > 0 {
 		return uintptr(n), nil
 	}
 	return 0, err
 }
 
-// transfer copies from one memory to another until either ends or fails.
-func transfer(from, to mm.IOSeq) (done int64, err error) {
+// transfer copies from one memory to another until either ends or fails, or the task is to exit.
+func transfer(t *kernel.Task, from, to mm.IOSeq) (done int64, err error) {
 	buf := make([]byte, min(from.NumBytes(), to.NumBytes(), 256<<10))
-	for len(buf) > 0 {
+	for len(buf) > 0 && (done < mm.LongCopy || !t.Killed()) {
 		n, rerr := from.CopyIn(buf)
 		k, werr := to.CopyOut(buf[:n])
 		done += int64(k)

@@ -716,3 +716,38 @@ CASE(dev_files)
 	OK(fstat(n, &s));
 	CHECK(S_ISCHR(s.st_mode) && major(s.st_rdev) == 1 && minor(s.st_rdev) == 3);
 }
+
+/* Who is killed in the middle of a transfer of gigabytes dies then, and not at its end. */
+static void dies_early(void (*f)(int zero, char *m, size_t n))
+{
+	size_t n = 0x7ff00000;
+	char *m = mmap(0, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	CHECK(m != (void *)-1);
+	pid_t c = CHILD({
+		int fd = open("/dev/urandom", O_RDONLY);
+		for (;;)
+			f(fd, m, n);
+	});
+	msleep(100);
+	OK(kill(c, SIGKILL));
+	EQ(WTERMSIG(REAP(c)), SIGKILL); // within the time limit of a case
+}
+
+static void read_all(int fd, char *m, size_t n) { CHECK(read(fd, m, n) > 0); }
+static void send_all(int fd, char *m, size_t n)
+{
+	int to = open("/tmp/husk.sent", O_RDWR | O_CREAT | O_TRUNC, 0600), from = open("/tmp/husk.from", O_RDWR | O_CREAT | O_TRUNC, 0600);
+	unlink("/tmp/husk.sent");
+	unlink("/tmp/husk.from");
+	ftruncate(from, n);
+	CHECK(sendfile(to, from, 0, n) > 0);
+}
+static void copy_memory(int fd, char *m, size_t n)
+{
+	struct iovec a = {m, n / 2}, b = {m + n / 2, n / 2};
+	CHECK(process_vm_readv(getpid(), &a, 1, &b, 1, 0) > 0);
+}
+
+CASE(killed_in_a_long_read) { dies_early(read_all); }
+CASE(killed_in_a_long_sendfile) { dies_early(send_all); }
+CASE(killed_in_a_long_copy) { dies_early(copy_memory); }
