@@ -41,15 +41,18 @@ func (r *rusage) export() Rusage {
 }
 
 // taskAccounting counts a thread's use of processors: the time inside Context.Switch is user time, the rest but for blocking
-// is system time. Times are in clock.Ticks. What others read is published about every millisecond, and before blocking.
+// is system time, both less what the thread lost to others in the crowd. Times are in clock.Ticks. What others read is published about
+// every millisecond, and before blocking.
 type taskAccounting struct {
-	// Own goroutine: sums, the time of the last change between user, system and blocked, and of the last publication.
-	user, system, mark, published int64
-	minflt                        int64
+	crowd *crowd // immutable
 
-	utime, stime, since atomic.Int64 // published user, system and mark
-	nvcsw, nivcsw       atomic.Int64
-	io                  IOCounters
+	// Own goroutine: sums, the time of the last change between user, system and blocked, what was lost by then, and of the last publication.
+	user, system, mark, lost, published int64
+	minflt                              int64
+
+	utime, stime, since, lostThen atomic.Int64 // published user, system, mark and lost
+	nvcsw, nivcsw                 atomic.Int64
+	io                            IOCounters
 }
 
 // publishTicks is how old published times may get: 2^21 cycles are about a millisecond.
@@ -60,8 +63,9 @@ type IOCounters struct {
 	RChar, WChar, SyscR, SyscW atomic.Uint64
 }
 
-func (a *taskAccounting) begin() {
-	a.mark = clock.Ticks()
+func (a *taskAccounting) begin(c *crowd) {
+	a.crowd = c
+	a.endBlock()
 	a.publish()
 }
 
@@ -69,42 +73,50 @@ func (a *taskAccounting) publish() {
 	a.utime.Store(a.user)
 	a.stime.Store(a.system)
 	a.since.Store(a.mark)
+	a.lostThen.Store(a.lost)
 	a.published = a.mark
 }
 
-func (a *taskAccounting) enterUser() {
+// lap is the thread's time since mark, which it moves to now.
+func (a *taskAccounting) lap() int64 {
 	now := clock.Ticks()
-	a.system += now - a.mark
+	d := now - a.mark
 	a.mark = now
-	if now-a.published > publishTicks {
+	if l := a.crowd.lost(now) - a.lost; l > 0 {
+		l = min(l, max(d, 0))
+		a.lost += l
+		d -= l
+	}
+	return d
+}
+
+func (a *taskAccounting) enterUser() {
+	a.system += a.lap()
+	if a.mark-a.published > publishTicks {
 		a.publish()
 	}
 }
 
-func (a *taskAccounting) leaveUser() {
-	now := clock.Ticks()
-	a.user += now - a.mark
-	a.mark = now
-}
+func (a *taskAccounting) leaveUser() { a.user += a.lap() }
 
 func (a *taskAccounting) beginBlock() {
-	now := clock.Ticks()
-	a.system += now - a.mark
-	a.mark = now
+	a.system += a.lap()
 	a.publish()
 	a.nvcsw.Add(1)
+	a.crowd.leave()
 }
 
 func (a *taskAccounting) endBlock() {
+	a.crowd.join()
 	a.mark = clock.Ticks()
+	a.lost = a.crowd.lost(a.mark)
 	a.since.Store(a.mark)
+	a.lostThen.Store(a.lost)
 }
 
 // sync publishes exact times. Own goroutine, in the kernel.
 func (a *taskAccounting) sync() {
-	now := clock.Ticks()
-	a.system += now - a.mark
-	a.mark = now
+	a.system += a.lap()
 	a.publish()
 }
 
@@ -118,9 +130,10 @@ func (t *Task) SyncUsage() { t.acct.sync() }
 func (t *Task) usage() rusage {
 	a := &t.acct
 	u, s := a.utime.Load(), a.stime.Load()
-	since, where := a.since.Load(), t.where.Load()
+	since, where, lost := a.since.Load(), t.where.Load(), a.lostThen.Load()
 	if since != 0 && !t.exit.done.Load() {
-		if d := clock.Ticks() - since; d > 0 {
+		now := clock.Ticks()
+		if d := now - since - max(t.k.crowd.lost(now)-lost, 0); d > 0 {
 			switch where {
 			case inUser:
 				u += d

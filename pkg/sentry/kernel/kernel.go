@@ -70,6 +70,7 @@ type Kernel struct {
 	bootTime   int64 // immutable: CLOCK_BOOTTIME at New, ns
 	startTime  int64 // immutable: CLOCK_REALTIME at New, ns
 	numCPU     int   // immutable
+	crowd      crowd
 
 	// tree protects the process tree; see the lock order.
 	tree       sync.Mutex
@@ -109,6 +110,7 @@ func New(cfg Config) (*Kernel, error) {
 	if k.numCPU <= 0 {
 		k.numCPU = hostCPUs()
 	}
+	k.crowd.cpus = int32(k.numCPU)
 	k.nsInode.Store(firstNSInode)
 	var err error
 	if k.timers, err = clock.NewTimers(); err != nil {

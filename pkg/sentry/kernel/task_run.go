@@ -40,7 +40,7 @@ func (t *Task) RestartSyscall() (uintptr, error) {
 
 // run is the life of a task's goroutine.
 func (t *Task) run() {
-	t.acct.begin()
+	t.acct.begin(&t.k.crowd)
 	if l, ok := t.ctx.(platform.Lingerer); ok {
 		t.linger = l
 		l.OnIdle(t.wake.Flush)

@@ -170,6 +170,52 @@ CASE(cpu_limit_is_inherited)
 	EQ(WEXITSTATUS(st), SIGKILL);
 }
 
+static double cpu_of(int who)
+{
+	struct rusage r;
+	OK(getrusage(who, &r));
+	return r.ru_utime.tv_sec + r.ru_stime.tv_sec + (r.ru_utime.tv_usec + r.ru_stime.tv_usec) / 1e6;
+}
+
+static void *spin_300(void *unused)
+{
+	for (long long end = now_ms() + 300; now_ms() < end;)
+		;
+	return 0;
+}
+
+/* Many at once use no more processor time than there is. */
+CASE(cpu_time_is_shared)
+{
+	cpu_set_t set;
+	OK(sched_getaffinity(0, sizeof set, &set));
+	int cpus = CPU_COUNT(&set), n = 4 * cpus + 2;
+	if (n > 64)
+		return;
+	double start = now_ms() / 1e3;
+	for (int i = 0; i < n; i++)
+		CHILD({ spin_300(0); _exit(0); });
+	for (int i = 0; i < n; i++)
+		OK(wait(0));
+	double all = (now_ms() / 1e3 - start) * cpus, used = cpu_of(RUSAGE_CHILDREN);
+	CHECK(used > 0.01);
+	CHECK(used < all * 1.2 + 0.1);
+
+	pthread_t t[64];
+	struct timespec c;
+	double before = cpu_of(RUSAGE_SELF);
+	start = now_ms() / 1e3;
+	for (int i = 0; i < n; i++)
+		EQ(pthread_create(&t[i], 0, spin_300, 0), 0);
+	msleep(200);
+	OK(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &c));
+	CHECK(c.tv_sec + c.tv_nsec / 1e9 - before < (now_ms() / 1e3 - start) * cpus * 1.2 + 0.1);
+	for (int i = 0; i < n; i++)
+		EQ(pthread_join(t[i], 0), 0);
+	all = (now_ms() / 1e3 - start) * cpus;
+	CHECK(cpu_of(RUSAGE_SELF) - before < all * 1.2 + 0.1);
+}
+
 CASE(getrusage_self)
 {
 	struct rusage r;
