@@ -43,6 +43,12 @@ type Context interface {
 	SendSignal(sig int32)
 }
 
+// Killed tells whether the caller is a task that is to exit: what takes long ends then.
+func Killed(ctx Context) bool {
+	k, ok := ctx.(interface{ Killed() bool })
+	return ok && k.Killed()
+}
+
 // FSContext is what CLONE_FS shares: root, working directory, umask. Readers take no lock.
 type FSContext struct {
 	mu        sync.Mutex           // serialises changes

@@ -72,9 +72,8 @@ func (e CopyEnd) back(n int64) {
 func (v *VFS) CopyFile(ctx Context, out, in CopyEnd, count int64, nonblock bool) (done int64, err error) {
 	b := v.buffer()
 	defer v.buffers.Put(b)
-	killable, _ := ctx.(interface{ Killed() bool })
 	for done < count {
-		if done >= mm.LongCopy && killable != nil && killable.Killed() { // a copy of gigabytes may take minutes
+		if done >= mm.LongCopy && Killed(ctx) { // a copy of gigabytes may take minutes
 			break
 		}
 		var n, m int64

@@ -105,7 +105,7 @@ func copyXattrs(ctx vfs.Context, from, to *vfs.Inode) error {
 	return nil
 }
 
-// copyData copies the contents; runs of zeros become holes.
+// copyData copies the contents; runs of zeros become holes. EINTR if the task is killed.
 func copyData(ctx vfs.Context, from, to *vfs.Inode, size int64) error {
 	if size == 0 {
 		return nil
@@ -133,6 +133,9 @@ func copyData(ctx vfs.Context, from, to *vfs.Inode, size int64) error {
 	holes, _ := src.(vfs.HoleSeeker)
 	b := make([]byte, min(size, copyChunk))
 	for off := int64(0); off < size; {
+		if vfs.Killed(ctx) {
+			return unix.EINTR
+		}
 		if holes != nil {
 			d, err := holes.SeekHole(ctx, off, unix.SEEK_DATA)
 			if err == unix.ENXIO {

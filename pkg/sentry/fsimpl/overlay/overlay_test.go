@@ -245,3 +245,40 @@ func TestCopyGrown(t *testing.T) {
 		t.Errorf("%v, size %d", err, st.Size)
 	}
 }
+
+// dying is the context of a task that is to exit.
+type dying struct{ vfs.Context }
+
+func (dying) Killed() bool { return true }
+
+// TestCopyKilled: who is killed while a file is copied up does not wait for the end of that, and the file stays as it is.
+func TestCopyKilled(t *testing.T) {
+	w := newWorld(t)
+	i := w.FS.Root().Inode().Ops().(*inode)
+	low, err := i.lower[0].Ops().Create(w.Ctx, "large", &vfs.CreateArgs{Mode: unix.S_IFREG | 0o644})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer low.DecRef()
+	if err := low.Ops().SetStat(w.Ctx, &vfs.SetStat{Mask: vfs.SetSize, Size: 1 << 40}); err != nil {
+		t.Fatal(err)
+	}
+	f, err := low.Ops().Open(w.Ctx, unix.O_RDWR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.(vfs.Writer).Write(w.Ctx, mm.BytesSeq([]byte("data")), 1<<39)
+	f.Release()
+	if fd, err := w.V.Open(dying{w.Ctx}, vfs.Path{}, "/large", &vfs.OpenOptions{Flags: unix.O_WRONLY}); err != unix.EINTR {
+		t.Fatal(fd, err)
+	}
+	fd, err := w.V.Open(w.Ctx, vfs.Path{}, "/large", &vfs.OpenOptions{Flags: unix.O_RDONLY})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fd.DecRef()
+	var b [4]byte
+	if n, err := fd.PRead(w.Ctx, mm.BytesSeq(b[:]), 1<<39); n != 4 || string(b[:]) != "data" {
+		t.Error(n, err)
+	}
+}
