@@ -124,7 +124,7 @@ func (c *Client) CallWithin(seconds int, k boot.Kind, m boot.Message) (*boot.Rep
 			break
 		}
 		if r.Err.Code != boot.ErrNone {
-			return nil, &r.Err
+			return nil, sandboxError(&r.Err)
 		}
 		return r, nil
 	}

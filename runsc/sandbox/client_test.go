@@ -98,3 +98,19 @@ func TestDeafSandbox(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestErrorText: what a hostile sandbox gives as the text of an error controls no terminal, and fills no log.
+func TestErrorText(t *testing.T) {
+	c := hostile(t, func(peer int) {
+		conn := boot.NewConn(peer)
+		f, err := conn.Recv()
+		if err == nil {
+			conn.SendMessage(boot.KindReply, f.ID, &boot.Reply{Err: boot.Error{Code: boot.ErrNotFound, Text: "x\x1b]0;title\a\u009b31m\n" + strings.Repeat("y", 1<<20)}})
+		}
+	})
+	_, err := c.Call(boot.KindStats, &boot.Request{})
+	var e *boot.Error
+	if !errors.As(err, &e) || e.Code != boot.ErrNotFound || len(e.Text) > maxError || !strings.HasPrefix(e.Text, "x?]0;title??31m\n") {
+		t.Errorf("%.100q", err)
+	}
+}

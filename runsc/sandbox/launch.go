@@ -260,7 +260,7 @@ func (s *Sandbox) awaitSandbox(l *Launch) error {
 		return fmt.Errorf("sandbox: %w", err)
 	}
 	if r.Err.Code != boot.ErrNone {
-		return &r.Err
+		return sandboxError(&r.Err)
 	}
 	l.Time.Mark("sandbox ready")
 	return nil

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"husk/runsc/boot"
 )
 
 // wordsSize bounds what a process can leave behind: the head of a Go panic message, which says
@@ -65,15 +67,7 @@ func printable(b []byte) string {
 	if i := bytes.IndexByte(b, 0); i >= 0 {
 		b = b[:i]
 	}
-	clean := strings.Map(func(r rune) rune {
-		if r == '\t' {
-			return ' '
-		}
-		if r == '\n' || r >= ' ' && r != 0x7f && r != 0xfffd {
-			return r
-		}
-		return '?'
-	}, string(b))
+	clean := harmless(string(b))
 	var out []string
 	left := -1
 	for _, line := range strings.Split(clean, "\n") {
@@ -91,4 +85,25 @@ func printable(b []byte) string {
 		out = append(out, line)
 	}
 	return strings.Join(out, "; ")
+}
+
+// harmless replaces what could control a terminal.
+func harmless(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\t' {
+			return ' '
+		}
+		if r == '\n' || r >= ' ' && (r < 0x7f || r >= 0xa0) && r != 0xfffd {
+			return r
+		}
+		return '?'
+	}, s)
+}
+
+// maxError bounds the text of an error, in bytes: a path and what is wrong with it.
+const maxError = 8 << 10
+
+// sandboxError is an error that a sandbox answered, whose text is the sandbox's, and goes to terminals and logs.
+func sandboxError(e *boot.Error) error {
+	return &boot.Error{Code: e.Code, Text: harmless(e.Text[:min(len(e.Text), maxError)])}
 }

@@ -34,6 +34,9 @@ func TestPrintable(t *testing.T) {
 	if got := printable([]byte("a\x1b[2Jb\xff\tc\x00d")); got != "a?[2Jb? c" {
 		t.Errorf("%q", got)
 	}
+	if got := printable([]byte("a\u009b2Jb\u00e4")); got != "a?2Jb\u00e4" {
+		t.Errorf("%q", got)
+	}
 	if got := printable([]byte(strings.Repeat("line\n", 1000))); len(got) > 200 {
 		t.Errorf("%d bytes of a flood are left", len(got))
 	}
