@@ -490,17 +490,6 @@ func (f *File) Reserve(r Range) error {
 	return err
 }
 
-// Populate gives host memory to the pages of [off, off+n), which is about to be written: one system call instead of a fault for
-// each page. It is an optimisation, so errors do not matter.
-func (f *File) Populate(off, n uint64) {
-	if f.base == 0 {
-		return
-	}
-	start := off &^ pageMask
-	end := (off + n + pageMask) &^ pageMask
-	unix.Syscall(unix.SYS_MADVISE, f.base+uintptr(start), uintptr(end-start), unix.MADV_POPULATE_WRITE)
-}
-
 // Resident counts the bytes of r that take host memory.
 func (f *File) Resident(r Range) (n uint64) {
 	var vec [4096]byte

@@ -1,6 +1,7 @@
 package tmpfs
 
 import (
+	"bytes"
 	"fmt"
 	"runtime"
 	"strings"
@@ -150,6 +151,44 @@ func TestMounts(t *testing.T) {
 	w.MF.Reclaim()
 	if n := w.MF.Allocated(); n != 0 {
 		t.Fatalf("%d bytes still allocated", n)
+	}
+}
+
+// TestColdAndWarm reads and overwrites data that the host wrote, before and after the sentry uses it as memory.
+func TestColdAndWarm(t *testing.T) {
+	w := newWorld(t)
+	fd, err := w.V.Open(w.Ctx, vfs.Path{}, "/file", &vfs.OpenOptions{Flags: unix.O_RDWR | unix.O_CREAT, Mode: 0600})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fd.DecRef()
+	r := fd.Impl().(*regFile).reg
+	want := make([]byte, 5*pageSize+17)
+	b := make([]byte, len(want)+100)
+	change := func(off, n int) {
+		for i := range want[off : off+n] {
+			want[off+i] += byte(off + i + 1)
+		}
+		if k, err := fd.PWrite(w.Ctx, mm.BytesSeq(want[off:off+n]), int64(off)); k != int64(n) || err != nil {
+			t.Fatal(k, err)
+		}
+	}
+	change(pageSize+10, 4*pageSize)
+	for i := range 20 {
+		if cold := r.cold > 0; cold != (i < 3) {
+			t.Errorf("read %d: %d", i, r.cold)
+		}
+		size := len(want)
+		if i == 0 {
+			size = 5*pageSize + 10
+		}
+		if n, err := fd.PRead(w.Ctx, mm.BytesSeq(b), 0); n != int64(size) || err != nil || !bytes.Equal(b[:size], want[:size]) {
+			t.Fatalf("read %d: %d bytes, %v", i, n, err)
+		}
+		if i == 0 {
+			change(5*pageSize, 17)
+		}
+		change(i*1000, 100)
 	}
 }
 
