@@ -151,6 +151,11 @@ type Lingerer interface {
 	Crowded() bool
 }
 
+// VDSOReader is implemented by platforms that can read the vdso of applications. The bytes are those from the ELF header on, and must not be changed.
+type VDSOReader interface {
+	VDSOText() []byte
+}
+
 // Platform makes address spaces and contexts.
 type Platform interface {
 	NewAddressSpace() (AddressSpace, error)

@@ -40,6 +40,7 @@ type Platform struct {
 
 	mxcsrMask uint32
 	xcr0      uint64
+	vdso      []byte // immutable
 }
 
 // job is a request to the keeper.
@@ -73,6 +74,7 @@ func New() (*Platform, error) {
 		unix.Close(fd)
 		return nil, err
 	}
+	p.vdso = stub.VDSOText()
 	xs := p.zygote.XState
 	p.mxcsrMask = *(*uint32)(unsafe.Pointer(&xs[28]))
 	if p.mxcsrMask == 0 {
@@ -118,6 +120,9 @@ func (p *Platform) UserRange() (lo, hi uint64) { return stub.Min, stub.Max }
 func (p *Platform) VDSO() (base, size, ehdr uint64) {
 	return p.zygote.VDSOBase, p.zygote.VDSOSize, p.zygote.VDSOEhdr
 }
+
+// VDSOText implements platform.VDSOReader.
+func (p *Platform) VDSOText() []byte { return p.vdso }
 
 // Release implements platform.Platform.
 func (p *Platform) Release() {

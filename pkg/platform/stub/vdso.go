@@ -12,6 +12,15 @@ import (
 // ehdr is 0 where there is none.
 func HostVDSO() (base, ehdr, end uint64) { return hostVDSO() }
 
+// VDSOText is the vdso of this process: that of the stubs, which is the same, without being theirs. nil where there is none.
+func VDSOText() []byte {
+	_, ehdr, end := hostVDSO()
+	if ehdr == 0 {
+		return nil
+	}
+	return unsafe.Slice((*byte)(*(*unsafe.Pointer)(unsafe.Pointer(&ehdr))), end-ehdr)
+}
+
 // maxVVAR bounds the search for the vvar pages below the vdso. Linux 6.18 has six.
 const maxVVAR = 32 * arch.PageSize
 

@@ -112,6 +112,9 @@ func (p *systrap) UserRange() (min, max uint64) { return minUser, maxUser }
 // VDSO implements platform.Platform. The pages are outside UserRange.
 func (p *systrap) VDSO() (base, size, ehdr uint64) { return p.vdso.base, p.vdso.size, p.vdso.ehdr }
 
+// VDSOText implements platform.VDSOReader.
+func (p *systrap) VDSOText() []byte { return p.vdso.text }
+
 // Release implements platform.Platform. It kills all stub processes. Contexts in Switch return an error.
 func (p *systrap) Release() {
 	p.mu.Lock()

@@ -27,8 +27,11 @@ type zygoteArgs struct {
 //go:noescape
 func forkZygote(a *zygoteArgs) int64
 
-// vdso is where the host's vvar and vdso are in all stub processes.
-type vdso struct{ base, size, ehdr uint64 }
+// vdso is where the host's vvar and vdso are in all stub processes, and the code of the vdso.
+type vdso struct {
+	base, size, ehdr uint64
+	text             []byte
+}
 
 type span struct{ start, end uint64 }
 
@@ -55,7 +58,7 @@ func (p *systrap) moveVDSO(z *addressSpace) error {
 			return nil // sealed, perhaps
 		}
 	}
-	p.vdso = vdso{vdsoAddr, end - base, vdsoAddr + ehdr - base}
+	p.vdso = vdso{vdsoAddr, end - base, vdsoAddr + ehdr - base, stub.VDSOText()}
 	return nil
 }
 

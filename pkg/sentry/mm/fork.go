@@ -10,7 +10,7 @@ import (
 
 // Fork makes a copy, for a process with limits l, with copy-on-write. It has one user. ENOMEM and what the platform gives.
 func (m *MemoryManager) Fork(l *limits.Set) (*MemoryManager, error) {
-	c := &MemoryManager{platform: m.platform, file: m.file, min: m.min, max: m.max, maxMaps: m.maxMaps}
+	c := &MemoryManager{platform: m.platform, file: m.file, min: m.min, max: m.max, reach: m.reach, maxMaps: m.maxMaps}
 	c.limits.Store(l)
 	c.users.Store(1)
 	err := m.forkTo(c)

@@ -26,6 +26,7 @@ type MemoryManager struct {
 	platform platform.Platform // immutable
 	file     *memfile.File     // immutable
 	min, max uint64            // immutable: user addresses are in [min, max)
+	reach    uint64            // immutable: the end of what belongs to applications, the vdso with it
 
 	limits atomic.Pointer[limits.Set]
 	users  atomic.Int32
@@ -86,6 +87,8 @@ type ProcInfo struct {
 func New(p platform.Platform, f *memfile.File, l *limits.Set) *MemoryManager {
 	m := &MemoryManager{platform: p, file: f, maxMaps: MaxMapCount - platformMaps}
 	m.min, m.max = p.UserRange()
+	base, size, _ := p.VDSO()
+	m.reach = max(m.max, base+size)
 	m.min = max(m.min, minAddr)
 	m.limits.Store(l)
 	m.users.Store(1)
@@ -208,7 +211,7 @@ const stackUsed = 16 << 10
 const maxKnown = 200
 
 // CheckRange tells whether [addr, addr+n) lies in user space, as access_ok does.
-func (m *MemoryManager) CheckRange(addr, n uint64) bool { return addr <= m.max && n <= m.max-addr }
+func (m *MemoryManager) CheckRange(addr, n uint64) bool { return addr <= m.reach && n <= m.reach-addr }
 
 // pageRange rounds [addr, addr+n) out to pages; ok is false if it overflows or n is 0.
 func pageRange(addr, n uint64) (start, end uint64, ok bool) {

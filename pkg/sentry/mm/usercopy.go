@@ -72,7 +72,11 @@ func (m *MemoryManager) copyIn(addr uint64, dst []byte, force bool) (done int, e
 			hot = 0
 		}
 		if done < len(dst) && m.fault(addr+uint64(done), platform.Read, force) != nil {
-			return done, errFault
+			b := m.vdsoText(addr + uint64(done))
+			if len(b) == 0 {
+				return done, errFault
+			}
+			done += copy(dst[done:], b)
 		}
 	}
 	return done, nil
@@ -193,6 +197,17 @@ func copyHostOut(fd int, src []byte, off uint64) (done int) {
 	return len(src)
 }
 
+// vdsoText is the vdso from addr on, which debuggers read; nothing elsewhere.
+func (m *MemoryManager) vdsoText(addr uint64) []byte {
+	_, _, ehdr := m.platform.VDSO()
+	if r, ok := m.platform.(platform.VDSOReader); ok && ehdr != 0 && addr >= ehdr {
+		if b := r.VDSOText(); addr-ehdr < uint64(len(b)) {
+			return b[addr-ehdr:]
+		}
+	}
+	return nil
+}
+
 // bounce holds buffers for blocks of host files.
 var bounce = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
@@ -208,7 +223,13 @@ func (m *MemoryManager) withBlock(r AddrRange, write, force bool, f func([]byte)
 		if length == 0 {
 			m.pagesMu.RUnlock()
 			if m.fault(r.Addr, access, force) != nil {
-				return 0, false, errFault
+				b := m.vdsoText(r.Addr)
+				if write || len(b) == 0 {
+					return 0, false, errFault
+				}
+				b = b[:min(uint64(len(b)), r.Len)]
+				n, err = f(b)
+				return n, n == len(b), err
 			}
 			continue
 		}

@@ -2,6 +2,8 @@
 #include "husk.h"
 #include <sys/ptrace.h>
 #include <sys/user.h>
+#include <sys/auxv.h>
+#include <sys/uio.h>
 
 static volatile int var = 5;
 
@@ -33,6 +35,37 @@ CASE(trace_syscalls)
 	}
 	EQ(calls, 2);
 	EQ(WEXITSTATUS(st), 41);
+}
+
+/* Debuggers read the vdso's symbols and unwind through it. */
+CASE(vdso_can_be_read)
+{
+	char *v = (char *)getauxval(AT_SYSINFO_EHDR), b[4096];
+	if (!v)
+		return;
+	int fd[2], st, mem;
+	OK(pipe(fd));
+	EQ(write(fd[1], v, 100), 100);
+	EQ(read(fd[0], b, 100), 100);
+	EQ(memcmp(b, v, 100), 0);
+	OK(mem = open("/proc/self/mem", O_RDONLY));
+	EQ(pread(mem, b, sizeof b, (off_t)v), (long)sizeof b);
+	EQ(memcmp(b, v, sizeof b), 0);
+	pid_t p = CHILD({
+		ptrace(PTRACE_TRACEME, 0, 0, 0);
+		raise(SIGSTOP);
+		_exit(0);
+	});
+	OK(waitpid(p, &st, 0));
+	errno = 0;
+	EQ(ptrace(PTRACE_PEEKDATA, p, v + 8, 0), *(long *)(v + 8));
+	EQ(errno, 0);
+	struct iovec to = {b, 64}, from = {v, 64};
+	EQ(process_vm_readv(p, &to, 1, &from, 1, 0), 64);
+	EQ(memcmp(b, "\x7f" "ELF", 4), 0);
+	OK(ptrace(PTRACE_CONT, p, 0, 0));
+	OK(waitpid(p, &st, 0));
+	CHECK(WIFEXITED(st));
 }
 
 CASE(single_step_and_breakpoint)
