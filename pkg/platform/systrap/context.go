@@ -108,8 +108,10 @@ func (c *context) Blocked() {
 	t.blocked = true
 	defer c.lendThread(t)
 	cpu := &p.cpu[t.cpu%cpuSlots]
-	if u := cpu.last.Load(); uint64(t.spin.block) >= spinBlockMax*p.ticks || p.running.Load() >= p.cpus || u != t && u != nil && atomic.LoadUint32(&u.inside) != 0 {
+	if uint64(t.spin.block) >= spinBlockMax*p.ticks || p.running.Load() >= p.cpus {
 		t.rest()
+	} else if u := cpu.last.Load(); u != t && u != nil && atomic.LoadUint32(&u.inside) != 0 {
+		t.giveWay()
 	} else if u := cpu.idle.Swap(t); u != nil && u != t {
 		u.rest()
 	}

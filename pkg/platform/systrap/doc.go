@@ -42,6 +42,7 @@
 // away from the sentry's processor while there are enough, a thread whose context is blocked spins until its
 // processor is needed, and then it wakes the thread that needs it, which is cheap there. For that the word a
 // thread sleeps on lies in a page that all stub processes can read: they can wake each other's threads without need, and no more.
+// Threads that take turns on a processor yield it to each other before they sleep, where nobody else wants it.
 //
 // The thread of a context stays with it, with the extended state in its signal frame or, after a patched call,
 // in the processor, until the context runs in another address space, or is blocked and another context of

@@ -74,6 +74,7 @@ type spinState struct {
 	runs    odds    // of them, within spinRunOften
 	service odds    // of the sentry's answers, within spinServiceMax, without
 	block   average // those for which it blocked the thread
+	yielded uint64  // of stretches that began after giveWay, the wait for the processor included: a slow mean
 }
 
 // odds are how often a time is within a limit, and within spinBusy. A mean would not tell: one service of a millisecond makes
@@ -109,6 +110,15 @@ type average uint64
 // long time ends the spinning, and a few short ones bring it back.
 func (a *average) add(ticks, limit uint64) {
 	*a += average(min(ticks, 4*limit))/4 - *a/4
+}
+
+// addYielded counts a stretch that began after giveWay, or (false) another: that makes it try again after a few hundred of them.
+func (s *spinState) addYielded(ticks uint64, yielded bool, p *pace) {
+	if yielded {
+		s.yielded += min(ticks, giveWayCap*p.ticks)/16 - s.yielded/16
+	} else {
+		s.yielded -= s.yielded / 256
+	}
 }
 
 // enter counts the thread as running, and tells Interrupt and freeze that it will be. The count is a full barrier.
@@ -155,7 +165,8 @@ func (t *thread) resume(running int32) {
 		spin = fixedStub * p.pauses
 	}
 	cpu := cpuNumber()
-	s.spin, s.peer = spin, cpu
+	yielded := t.yielding.Swap(false)
+	s.spin, s.peer = int32(spin), cpu
 	if t.seq = (t.seq + 1) & seqMask; t.seq == killedSeq {
 		t.seq = 0
 	}
@@ -168,8 +179,9 @@ func (t *thread) resume(running int32) {
 	if t.woken = atomic.SwapUint32(&s.goSeq, t.seq)&asleep != 0; t.woken {
 		t.rouse()
 	} else if u := p.cpu[t.cpu%cpuSlots].idle.Swap(nil); u != nil && u != t {
-		u.rest()
+		u.giveWay()
 	}
+	t.yielded = yielded && !t.woken
 }
 
 // soloStreak is after how many stretches in a row a thread counts as alone.
@@ -179,7 +191,26 @@ const soloStreak = 8
 func (t *thread) solo() bool { return t.streak >= soloStreak && t.as.p.pace.running.Load() <= 1 }
 
 // rest ends the spinning of a thread that has nothing to do.
-func (t *thread) rest() { atomic.StoreUint32(&t.slot.spin, 0) }
+func (t *thread) rest() { atomic.StoreInt32(&t.slot.spin, 0) }
+
+// Two threads that take turns on a processor, as those of a pipeline do, hand it over by sched_yield(2): it costs 2 us less than a sleep
+// and a wake-up. Where something else wants the processor, yielding costs more, up to a time slice of it: in the sandbox, who is in
+// application code tells; of others, how long it took until the thread ran again.
+const (
+	giveWays   = 4    // calls before it sleeps: the scheduler may need more than one
+	giveWayMax = 20   // microseconds that a stretch of application code behind it may take, on the average
+	giveWayCap = 1000 // what is longer counts as that
+)
+
+// giveWay ends the spinning of a thread whose processor another one that is ready wants.
+func (t *thread) giveWay() {
+	if p := &t.as.p.pace; p.running.Load() >= p.cpus || !t.mayYield.Load() {
+		t.rest()
+		return
+	}
+	t.yielding.Store(true)
+	atomic.StoreInt32(&t.slot.spin, -giveWays)
+}
 
 // rouse wakes the thread. Where another thread spins that has nothing to do, on the processor that t is to run on, that one
 // does it before it goes to sleep: waking a thread of another processor takes an interrupt, which costs 30 us in a virtual
@@ -187,13 +218,13 @@ func (t *thread) rest() { atomic.StoreUint32(&t.slot.spin, 0) }
 func (t *thread) rouse() {
 	atomic.AddUint32(t.word, 1)
 	u := t.as.p.pace.cpu[t.cpu%cpuSlots].idle.Swap(nil)
-	if u == nil || u == t || t.hint == noWord || atomic.LoadUint32(&u.slot.spin) == 0 || atomic.LoadUint32(&u.slot.goSeq)&asleep != 0 {
+	if u == nil || u == t || t.hint == noWord || atomic.LoadInt32(&u.slot.spin) <= 0 || atomic.LoadUint32(&u.slot.goSeq)&asleep != 0 {
 		futexWake(t.word)
 		return
 	}
 	t.waker = u
 	atomic.StoreUint64(&u.slot.wake, t.wordAddr())
-	u.rest()
+	u.giveWay()
 }
 
 // insist wakes the thread if the one that should do it did not.
@@ -283,6 +314,10 @@ func (t *thread) wait(running int32, idle func()) {
 		run := t.slot.tsc - t.spin.resumed
 		t.spin.run.add(run, spinRunMax*p.pace.ticks)
 		t.spin.runs.add(run, spinRunOften, &p.pace)
+		t.spin.addYielded(run, t.yielded, &p.pace)
+		if may := t.spin.yielded < giveWayMax*p.pace.ticks; may != t.mayYield.Load() {
+			t.mayYield.Store(may)
+		}
 	}
 }
 

@@ -64,3 +64,34 @@ func TestNextProcessor(t *testing.T) {
 		}
 	}
 }
+
+// A thread yields before it sleeps as long as it soon runs again; one time slice of somebody else ends that, and a few hundred stretches
+// bring it back.
+func TestYieldsWhileThatPays(t *testing.T) {
+	p := &pace{ticks: 1000}
+	var s spinState
+	pays := func() bool { return s.yielded < giveWayMax*p.ticks }
+	for range 100 {
+		s.addYielded(10*p.ticks, true, p)
+	}
+	if !pays() {
+		t.Fatal("short stretches do not pay", s.yielded)
+	}
+	s.addYielded(5000*p.ticks, true, p)
+	if pays() {
+		t.Fatal("a time slice of somebody else pays", s.yielded)
+	}
+	n := 0
+	for ; !pays(); n++ {
+		s.addYielded(0, false, p)
+	}
+	if n < 100 || n > 1000 {
+		t.Fatalf("%d stretches bring it back", n)
+	}
+	for range 1000 {
+		s.addYielded(1<<62, true, p)
+	}
+	if s.yielded > giveWayCap*p.ticks {
+		t.Fatal("not bounded", s.yielded)
+	}
+}

@@ -81,7 +81,7 @@ type slot struct {
 	goSeq   uint32
 	mode    uint32
 	before  uint32
-	spin    uint32 // how often to look at goSeq before sleeping; 0 also ends a spin
+	spin    int32  // how often to look at goSeq before sleeping; 0 also ends a spin, and less as well, but after that many calls of sched_yield
 	peer    uint32 // where the sentry's thread was; never spin there
 	ownWord uint32 // what the thread sleeps on if hints has no word for it
 	target  uint64 // modePatched: where to go

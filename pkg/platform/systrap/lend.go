@@ -90,4 +90,4 @@ func (c *context) swap(t *thread) *thread {
 func (t *thread) sleeps() bool { return atomic.LoadUint32(&t.slot.goSeq)&asleep != 0 }
 
 // warm tells whether the thread spins, which its process may forge.
-func (t *thread) warm() bool { return !t.sleeps() && atomic.LoadUint32(&t.slot.spin) != 0 }
+func (t *thread) warm() bool { return !t.sleeps() && atomic.LoadInt32(&t.slot.spin) > 0 }

@@ -74,6 +74,9 @@ type thread struct {
 	fresh      bool           // it did not run since its context got it
 	blocked    bool           // the sentry blocks the thread
 	woken      bool           // it slept when it was told to go
+	yielding   atomic.Bool    // it was told to give way
+	yielded    bool           // it was when it was told to go
+	mayYield   atomic.Bool    // giving way pays
 	asked      patience
 	wake       chan struct{} // from the reactor
 	index      int           // in reactor.waiting, or negative; reactor.mu

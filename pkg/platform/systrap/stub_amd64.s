@@ -22,6 +22,7 @@
 #define PROT_READ 1
 #define MAP_SHARED 1
 #define MAP_FIXED 16
+#define SYS_SCHED_YIELD 24
 #define SYS_ARCH_PRCTL 158
 #define SYS_FUTEX 202
 #define SYS_EXIT_GROUP 231
@@ -119,7 +120,7 @@ spin:
 	SUBL $1, CX
 	JLE  sleep
 	CMPL slot_spin(BX), $0
-	JEQ  sleep
+	JLE  sleep
 	PAUSE
 	JMP  spin
 
@@ -127,12 +128,25 @@ sleep:
 	XORL AX, AX
 	XCHGQ AX, slot_wake(BX)
 	TESTQ AX, AX
-	JEQ  tosleep
+	JEQ  giveway
 	MOVQ AX, DI
 	MOVL $FUTEX_WAKE, SI
 	MOVL $FUTEX_ALL, DX
 	MOVL $SYS_FUTEX, AX
 	SYSCALL
+
+giveway:
+	MOVL slot_spin(BX), R14
+
+yield:
+	TESTL R14, R14
+	JPL  tosleep
+	MOVL $SYS_SCHED_YIELD, AX
+	SYSCALL
+	ADDL $1, R14
+	CMPL R13, slot_goSeq(BX)
+	JEQ  yield
+	JMP  resume
 
 	// The sentry changes goSeq first and then, if it finds asleep there, the word.
 	// Another context may get this thread while it sleeps, so the extended state goes to the slot, if it is not in a frame.
