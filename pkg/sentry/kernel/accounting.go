@@ -90,11 +90,14 @@ func (a *taskAccounting) lap() int64 {
 	return d
 }
 
-func (a *taskAccounting) enterUser() {
+// enterUser tells whether it has published the times.
+func (a *taskAccounting) enterUser() bool {
 	a.system += a.lap()
-	if a.mark-a.published > publishTicks {
-		a.publish()
+	if a.mark-a.published <= publishTicks {
+		return false
 	}
+	a.publish()
+	return true
 }
 
 func (a *taskAccounting) leaveUser() { a.user += a.lap() }

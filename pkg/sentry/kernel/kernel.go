@@ -8,6 +8,7 @@ import (
 	"husk/pkg/platform"
 	"husk/pkg/sentry/auth"
 	"husk/pkg/sentry/clock"
+	"husk/pkg/sentry/heap"
 	"husk/pkg/sentry/limits"
 	"husk/pkg/sentry/memfile"
 	"husk/pkg/sentry/vfs"
@@ -61,6 +62,7 @@ type Kernel struct {
 	vfs      *vfs.VFS
 	table    *SyscallTable
 	timers   *clock.Timers // immutable: host resource
+	heap     heap.Growth   // host resource
 
 	rootUserNS *auth.UserNamespace // immutable
 	rootPIDNS  *PIDNamespace       // immutable

@@ -56,7 +56,9 @@ func (t *Task) run() {
 			t.where.Store(inKernel)
 			continue
 		}
-		t.acct.enterUser()
+		if t.acct.enterUser() {
+			t.k.heap.Look()
+		}
 		step := t.ptr.step
 		if step {
 			t.regs.Eflags |= arch.EflagsTF
