@@ -77,6 +77,7 @@ func TestIdentity(t *testing.T) {
 	want(t, 0, "boxed\n", sh("hostname", "--hostname", "boxed")...)
 	want(t, 0, "/tmp\n", sh("pwd", "-w", "/tmp")...)
 	want(t, 0, "77\n", sh("ulimit -n", "--ulimit", "nofile=77:77")...)
+	want(t, 0, "1234\n70000\n", sh("cat /proc/sys/kernel/msgmax /proc/sys/kernel/shmmax", "--sysctl", "kernel.msgmax=1234", "--sysctl", "kernel.shmmax=70000")...)
 	want(t, 0, "1\n", sh("chown 5 /etc/motd 2>/dev/null; echo $?", "--cap-drop", "CHOWN")...)
 }
 

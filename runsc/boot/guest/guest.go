@@ -216,9 +216,7 @@ func (g *Guest) create(c *container) (err error) {
 	if c.ct, err = g.k.NewContainer(&cfg); err != nil {
 		return fmt.Errorf("container %s: %w", spec.ID, err)
 	}
-	if err := g.applySysctls(c); err != nil {
-		return err
-	}
+	applyNames(c.ct.UTS(), spec.Sysctls)
 	handedOver = true
 	p, err := g.newProcess(c, &spec.Process, true)
 	if err != nil {

@@ -33,7 +33,7 @@ func (m *mountContext) PIDNS() *kernel.PIDNamespace { return m.pid }
 func (m *mountContext) IPCNamespace() *kernel.IPCNamespace { return m.ipc }
 
 // mountAll makes the container's mount namespace: the root, the mounts of its configuration in their
-// order, devices, masked and read-only paths.
+// order, devices, settings of the kernel, masked and read-only paths.
 func (g *Guest) mountAll(c *container, pidns *kernel.PIDNamespace, ipc *kernel.IPCNamespace) error {
 	spec := c.spec
 	if len(spec.Mounts) == 0 || spec.Mounts[0].Type != goferType {
@@ -56,6 +56,9 @@ func (g *Guest) mountAll(c *container, pidns *kernel.PIDNamespace, ipc *kernel.I
 		}
 	}
 	if err := g.makeDevices(ctx, spec); err != nil {
+		return err
+	}
+	if err := g.applySysctls(ctx, spec); err != nil { // before /proc/sys becomes read-only, as it does in most containers
 		return err
 	}
 	for _, p := range spec.ReadonlyPaths {
@@ -270,26 +273,30 @@ func (g *Guest) makeDevice(ctx vfs.Context, d *boot.Device) error {
 	return g.v.SetStat(ctx, vfs.Path{}, d.Path, 0, &vfs.SetStat{Mask: vfs.SetUID | vfs.SetGID, UID: auth.KUID(d.UID), GID: auth.KGID(d.GID)})
 }
 
-// applySysctls writes the settings of config.json's linux.sysctl through procfs.
-func (g *Guest) applySysctls(c *container) error {
-	for _, kv := range c.spec.Sysctls {
-		switch kv.Key {
-		case "kernel.hostname":
-			c.ct.UTS().SetHostName(kv.Value)
-			continue
-		case "kernel.domainname":
-			c.ct.UTS().SetDomainName(kv.Value)
+// applySysctls writes the settings of config.json's linux.sysctl through procfs, but for those of the UTS namespace; see applyNames.
+func (g *Guest) applySysctls(ctx vfs.Context, spec *boot.Container) error {
+	for _, kv := range spec.Sysctls {
+		if kv.Key == "kernel.hostname" || kv.Key == "kernel.domainname" {
 			continue
 		}
 		if strings.HasPrefix(kv.Key, "net.") {
 			continue // they belong to the network, which has none to set
 		}
-		ctx, done := g.rootContext(c)
-		err := writeFile(ctx, g.v, "/proc/sys/"+strings.ReplaceAll(kv.Key, ".", "/"), kv.Value)
-		done()
-		if err != nil {
+		if err := writeFile(ctx, g.v, "/proc/sys/"+strings.ReplaceAll(kv.Key, ".", "/"), kv.Value); err != nil {
 			return fmt.Errorf("sysctl %s=%s: %w", kv.Key, kv.Value, err)
 		}
 	}
 	return nil
+}
+
+// applyNames sets what of linux.sysctl belongs to the UTS namespace.
+func applyNames(uts *kernel.UTSNamespace, list []boot.KeyValue) {
+	for _, kv := range list {
+		switch kv.Key {
+		case "kernel.hostname":
+			uts.SetHostName(kv.Value)
+		case "kernel.domainname":
+			uts.SetDomainName(kv.Value)
+		}
+	}
 }
