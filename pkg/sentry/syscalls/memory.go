@@ -299,6 +299,9 @@ func mincore(t *kernel.Task, a arch.SyscallArgs) (uintptr, error) {
 	}
 	var vec [1024]byte
 	for pages > 0 {
+		if t.Killed() {
+			return 0, unix.EINTR
+		}
 		k := min(pages, uint64(len(vec)))
 		if err := m.Mincore(addr, vec[:k]); err != nil {
 			return 0, err

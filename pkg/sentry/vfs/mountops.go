@@ -199,6 +199,9 @@ func (v *VFS) AttachMount(ctx Context, m *Mount, target Path) error {
 	c := v.lockMounts()
 	err := c.mayAttach(ctx, m, target)
 	if err == nil {
+		err = c.room(m, c.topOf(target).Mount)
+	}
+	if err == nil {
 		c.attachTree(m, c.topOf(target))
 	} else {
 		c.mounts = append(c.mounts, m)
@@ -229,6 +232,30 @@ func (c *mountChange) mayAttach(ctx Context, m *Mount, at Path) error {
 	return nil
 }
 
+// mountMax is how many mounts a namespace may have: /proc/sys/fs/mount-max. Recursive binds of shared mounts double their number each time.
+const mountMax = 100000
+
+// room gives ENOSPC where the namespace would have too many mounts with the tree m below parent, and the copies that go to where that propagates to.
+func (c *mountChange) room(m, parent *Mount) error {
+	left := mountMax
+	if ns := parent.ns.Load(); ns != nil {
+		left -= ns.root.Load().count(mountMax)
+	}
+	if m.count(mountMax)*(1+len(parent.targetsFor(m))) > left {
+		return unix.ENOSPC
+	}
+	return nil
+}
+
+// count is the number of mounts of the tree m, if that is not beyond the limit.
+func (m *Mount) count(limit int) (n int) {
+	m.walkTree(func(*Mount) bool {
+		n++
+		return n <= limit
+	})
+	return n
+}
+
 func (v *VFS) bindPath(ctx Context, source string, target Path, recursive bool) error {
 	src, err := v.Walk(ctx, Path{}, source, FollowLast)
 	if err != nil {
@@ -246,6 +273,9 @@ func (v *VFS) Bind(ctx Context, src, target Path, recursive bool) error {
 	}
 	c := v.lockMounts()
 	if err = c.mayAttach(ctx, m, target); err == nil {
+		err = c.room(m, c.topOf(target).Mount)
+	}
+	if err == nil {
 		c.attachTree(m, c.topOf(target))
 	} else {
 		c.discardDetached(m)
@@ -309,6 +339,11 @@ func (v *VFS) MoveMount(ctx Context, src, target Path) error {
 		})
 		if bad {
 			return unix.EINVAL
+		}
+	}
+	if target.Mount.shared != nil {
+		if err := c.room(m, c.topOf(target).Mount); err != nil {
+			return err
 		}
 	}
 	c.detach(m)

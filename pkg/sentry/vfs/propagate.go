@@ -109,6 +109,28 @@ func (m *Mount) targetsLocked() []*Mount {
 	return list
 }
 
+// targetsFor lists the mounts to which it propagates that m is mounted in parent: those of targetsLocked that are not in the tree m itself, which
+// may be a copy of what it is mounted in.
+func (parent *Mount) targetsFor(m *Mount) []*Mount {
+	list := parent.targetsLocked()
+	if len(list) == 0 {
+		return nil
+	}
+	own := map[*Mount]bool{}
+	m.walkTree(func(x *Mount) bool {
+		own[x] = true
+		return true
+	})
+	n := 0
+	for _, t := range list {
+		if !own[t] {
+			list[n] = t
+			n++
+		}
+	}
+	return list[:n]
+}
+
 // copyKind says what propagation type copies of mounts get.
 type copyKind int
 
@@ -165,7 +187,7 @@ func (c *mountChange) setKind(n, orig *Mount, kind copyKind) {
 // attachTree puts the tree m at the place, and copies of it where that propagates to.
 func (c *mountChange) attachTree(m *Mount, at Path) {
 	parent := at.Mount
-	targets := parent.targetsLocked()
+	targets := parent.targetsFor(m)
 	if parent.shared != nil {
 		m.walkTree(func(x *Mount) bool {
 			x.makeSharedLocked()

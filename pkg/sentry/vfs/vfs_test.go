@@ -289,3 +289,32 @@ func FuzzPathWalk(f *testing.F) {
 		}
 	})
 }
+
+// TestMountMax: binds of shared mounts, which double each time, end at the limit of a namespace, and go with it.
+func TestMountMax(t *testing.T) {
+	v, ctx, fs := flatWorld(t, 1000)
+	root := ctx.FS().RootRef()
+	if err := v.SetPropagation(ctx, root, unix.MS_SHARED|unix.MS_REC); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	n := 0
+	for ; n < 40 && err == nil; n++ {
+		p, werr := v.Walk(ctx, Path{}, "/m"+utoa(uint64(n)), FollowLast)
+		if werr != nil {
+			t.Fatal(werr)
+		}
+		err = v.Bind(ctx, root, p, true)
+		p.DecRef()
+	}
+	ns := ctx.MountNS()
+	if have := ns.root.Load().count(2 * mountMax); err != unix.ENOSPC || have > mountMax || have < 1000 {
+		t.Errorf("%v after %d binds, %d mounts", err, n, have)
+	}
+	root.DecRef()
+	ctx.FS().Release()
+	ns.DecRef()
+	if fs.live > 0 {
+		t.Errorf("%d inodes left", fs.live)
+	}
+}
