@@ -348,3 +348,26 @@ CASE(many_messages)
 	OK(ioctl(s[1], FIONREAD, &n));
 	EQ(n, 4);
 }
+
+// A chain of sockets, each in flight in the next: that may not cost a look at all of them for each that is closed.
+CASE(long_chain_in_flight)
+{
+	int before = -1;
+	for (int i = 0; i < 20000; i++) {
+		int p[2];
+		char control[CMSG_SPACE(sizeof(int))] = {0};
+		struct iovec io = {"x", 1};
+		struct msghdr m = {.msg_iov = &io, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+		OK(socketpair(AF_UNIX, SOCK_DGRAM, 0, p));
+		if (before >= 0) {
+			struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+			*h = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+			memcpy(CMSG_DATA(h), &before, sizeof before);
+			OK(sendmsg(p[0], &m, 0));
+			close(before);
+		}
+		close(p[0]);
+		before = p[1];
+	}
+	OK(close(before));
+}

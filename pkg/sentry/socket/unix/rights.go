@@ -17,6 +17,7 @@ type rights struct {
 	mu       sync.Mutex
 	sockets  map[*Socket]int // protected by mu: sockets in flight, and how many references
 	files    atomic.Int64    // files in flight
+	released atomic.Int64    // sockets released since the last collection
 	dropping bool            // protected by dropMu: somebody closes files already
 	dropMu   sync.Mutex
 	drop     []*vfs.FileDescription // protected by dropMu: files to close
@@ -99,9 +100,18 @@ func (r *rights) close(files []*vfs.FileDescription) {
 	r.dropMu.Unlock()
 }
 
-// collectAll closes sockets that can no longer be reached. While somebody closes a list of files, whatever is released
+// collectEvery is how many files may be in flight for each release of a socket since the last collection, which looks at all of them: so
+// the releases of many pay for few, and what can no longer be reached stays at most for as long as an eighth of them.
+const collectEvery = 8
+
+// collectAll closes sockets that can no longer be reached, now and then. While somebody closes a list of files, whatever is released
 // leaves this to him: it is done once behind the list and not for each member.
 func (r *rights) collectAll() {
+	n := r.files.Load()
+	if n == 0 || r.released.Add(1)*collectEvery < n {
+		return
+	}
+	r.released.Store(0)
 	for r.files.Load() > 0 {
 		r.dropMu.Lock()
 		busy := r.dropping
