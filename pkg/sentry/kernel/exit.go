@@ -287,11 +287,8 @@ func (tg *ThreadGroup) notifyParentExit() bool {
 
 // exitCodeOf splits a wait status into si_code and si_status.
 func exitCodeOf(status int32) (code, st int32) {
-	switch {
-	case status&0x7f == 0:
+	if status&0x7f == 0 {
 		return linux.CLD_EXITED, status >> 8 & 0xff
-	case status&0x80 != 0:
-		return linux.CLD_DUMPED, status & 0x7f
 	}
 	return linux.CLD_KILLED, status & 0x7f
 }

@@ -194,14 +194,6 @@ func (t *Task) seccompAction(act seccomp.Action, nr uint64) bool {
 			return false
 		}
 	}
-	t.group.groupExit(int32(unix.SIGSYS) | t.coreFlag())
+	t.group.groupExit(int32(unix.SIGSYS))
 	return false
-}
-
-// coreFlag is the bit of the wait status that says that core was dumped, where the limits would let it.
-func (t *Task) coreFlag() int32 {
-	if t.Limits().Get(unix.RLIMIT_CORE).Cur > 0 && t.group.dumpable.Load() == 1 {
-		return 0x80
-	}
-	return 0
 }

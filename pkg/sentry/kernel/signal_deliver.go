@@ -68,11 +68,7 @@ func (t *Task) actLocked(sig linux.Signal, info *linux.SignalInfo) bool {
 	case stopSignals.Has(sig):
 		t.stopSignal(sig)
 	default:
-		status := int32(sig)
-		if coreSignals.Has(sig) && tg.limits.Get(unix.RLIMIT_CORE).Cur > 0 && tg.dumpable.Load() == 1 {
-			status |= 0x80
-		}
-		tg.groupExitLocked(status)
+		tg.groupExitLocked(int32(sig)) // no core(5) is written, so no wait status says so
 		return false
 	}
 	return true

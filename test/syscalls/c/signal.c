@@ -2,6 +2,7 @@
 #include "husk.h"
 #include <pthread.h>
 #include <setjmp.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/ucontext.h>
 #include <immintrin.h>
@@ -507,4 +508,26 @@ CASE(fatal_signal_kills_all_threads)
 		msleep(3000);
 	}));
 	EQ(WTERMSIG(st), SIGTERM);
+}
+
+// A wait status that speaks of a core, core(5), has one to show.
+CASE(status_tells_of_a_core_that_is_there)
+{
+	char pattern[128] = "", own[32];
+	FILE *f = fopen("/proc/sys/kernel/core_pattern", "r");
+	if (!f || !fgets(pattern, sizeof pattern, f) || strcmp(pattern, "core\n"))
+		SKIP("cores go elsewhere");
+	fclose(f);
+	tmpdir();
+	pid_t c = CHILD({
+		struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
+		setrlimit(RLIMIT_CORE, &all);
+		raise(SIGSEGV);
+	});
+	sprintf(own, "core.%d", c);
+	int st = REAP(c);
+	EQ(WTERMSIG(st), SIGSEGV);
+	EQ(!!WCOREDUMP(st), !access("core", F_OK) || !access(own, F_OK));
+	unlink("core");
+	unlink(own);
 }
