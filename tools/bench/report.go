@@ -153,6 +153,7 @@ func markdown(s *store) []byte {
 	for _, t := range s.tables() {
 		t.markdown(&b)
 	}
+	writeFloors(&b, s)
 	fmt.Fprintf(&b, "\n## Method\n%s", method)
 	return b.Bytes()
 }
