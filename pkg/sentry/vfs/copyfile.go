@@ -56,15 +56,23 @@ func (e CopyEnd) write(ctx Context, b []byte, nonblock bool) (int64, error) {
 	return n, err
 }
 
-// back takes n bytes that were read but not written back: files with an offset only.
-func (e CopyEnd) back(n int64) {
-	if e.Off != nil {
-		*e.Off -= n
-		return
+// from is e with the offset in pos, which begins as the file's own, where e has none: what was read but not written can be taken back from it
+// whoever moves the file's meanwhile. As on Linux, the file's becomes what pos is in the end (to).
+func (e CopyEnd) from(pos *int64) CopyEnd {
+	if e.Off == nil && e.FD.reader != nil && e.FD.sreader == nil {
+		*pos = e.FD.Offset()
+		e.Off = pos
 	}
-	e.FD.offMu.Lock()
-	e.FD.off -= n
-	e.FD.offMu.Unlock()
+	return e
+}
+
+// to ends the use of from's result after done bytes.
+func (e CopyEnd) to(pos *int64, done int64) {
+	if e.Off == pos && done > 0 {
+		e.FD.offMu.Lock()
+		e.FD.off = *pos
+		e.FD.offMu.Unlock()
+	}
 }
 
 // CopyFile moves up to count bytes from a file with offsets to any file: sendfile(2) and copy_file_range(2). It stops at the end of the
@@ -72,6 +80,8 @@ func (e CopyEnd) back(n int64) {
 func (v *VFS) CopyFile(ctx Context, out, in CopyEnd, count int64, nonblock bool) (done int64, err error) {
 	b := v.buffer()
 	defer v.buffers.Put(b)
+	var pos int64
+	in = in.from(&pos)
 	for done < count {
 		if done >= mm.LongCopy && Killed(ctx) { // a copy of gigabytes may take minutes
 			break
@@ -86,10 +96,13 @@ func (v *VFS) CopyFile(ctx Context, out, in CopyEnd, count int64, nonblock bool)
 		}
 		done += m
 		if m < n {
-			in.back(n - m)
+			if in.Off != nil {
+				*in.Off -= n - m
+			}
 			break
 		}
 	}
+	in.to(&pos, done)
 	if done > 0 {
 		return done, nil
 	}

@@ -132,6 +132,8 @@ func (v *VFS) spliceTo(ctx Context, out *FileDescription, p Pipe, in CopyEnd, co
 	count = min(count, max(p.PipeSize()-p.PipeReadable(), 1))
 	b := v.buffer()
 	defer v.buffers.Put(b)
+	var pos int64
+	in = in.from(&pos)
 	for done < count {
 		var n int64
 		s := mm.BytesSeq(b[:min(count-done, copyChunk)])
@@ -145,8 +147,8 @@ func (v *VFS) spliceTo(ctx Context, out *FileDescription, p Pipe, in CopyEnd, co
 			break
 		}
 		if _, err = p.Put(ctx, mm.BytesSeq(b[:n]), true); err != nil {
-			if in.FD.sreader == nil {
-				in.back(n)
+			if in.Off != nil {
+				*in.Off -= n
 			}
 			break
 		}
@@ -155,6 +157,7 @@ func (v *VFS) spliceTo(ctx Context, out *FileDescription, p Pipe, in CopyEnd, co
 			break
 		}
 	}
+	in.to(&pos, done)
 	if done > 0 {
 		return done, nil
 	}

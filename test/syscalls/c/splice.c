@@ -253,6 +253,27 @@ CASE(waits_and_is_interrupted)
 	CHECK(!memcmp(buf, "abc", 3));
 }
 
+/* Nothing is taken from a file whose offset others move meanwhile. */
+CASE(offset_moves_while_it_waits)
+{
+	tmpdir();
+	int f = OK(open("f", O_CREAT | O_RDWR, 0600));
+	EQ(write(f, big, 1000), 1000);
+	OK(lseek(f, 0, SEEK_SET));
+	OK(socketpair(AF_UNIX, SOCK_STREAM, 0, s));
+	fill(s[0]);
+	pid_t c = CHILD({
+		msleep(20);
+		EQ(lseek(f, 0, SEEK_CUR), 0);
+		OK(lseek(f, 0, SEEK_SET));
+	});
+	BLOCKS(sendfile(s[0], f, 0, 100));
+	EQ(REAP(c), 0);
+	EQ(lseek(f, 0, SEEK_CUR), 0);
+	EQ(write(f, buf, 200), 200);
+	EQ(read(f, buf, 1000), 800);
+}
+
 CASE(does_not_wait)
 {
 	tmpdir();
