@@ -14,9 +14,15 @@ type crowd struct {
 	cpus int32        // immutable
 	n    atomic.Int32 // threads that run or could
 
-	mu   sync.Mutex   // held for settling
-	m    atomic.Int32 // n of the last settling while it is above cpus, else 0
-	mark atomic.Int64 // of the last settling, in clock.Ticks
+	mu    sync.Mutex // held for settling
+	seq   atomic.Uint32
+	state [2]settled // the last is state[seq&1]; the other changes before seq does
+}
+
+// settled is what a settling found. A reader sees all of one: with a part of two the time of all threads would go forth and back.
+type settled struct {
+	m    atomic.Int32 // n while it is above cpus, else 0
+	mark atomic.Int64 // when that was, in clock.Ticks
 	sum  atomic.Int64 // lost until then, in ticks
 }
 
@@ -37,17 +43,18 @@ func (c *crowd) leave() {
 // he has given it up.
 func (c *crowd) settle() {
 	for c.mu.TryLock() {
-		now := clock.Ticks()
-		sum := c.sum.Load() + c.share(now)
+		seq := c.seq.Load()
+		next := &c.state[(seq+1)&1]
 		n := c.n.Load()
 		m := n
 		if m <= c.cpus {
 			m = 0
 		}
-		// In this order a reader in between sees too little, which it makes up for the next time.
-		c.mark.Store(now)
-		c.m.Store(m)
-		c.sum.Store(sum)
+		now := clock.Ticks()
+		next.m.Store(m)
+		next.mark.Store(now)
+		next.sum.Store(c.state[seq&1].lost(now, c.cpus))
+		c.seq.Store(seq + 1)
 		c.mu.Unlock()
 		if c.n.Load() == n {
 			return
@@ -55,20 +62,24 @@ func (c *crowd) settle() {
 	}
 }
 
-// share is what has been lost since the last settling.
-func (c *crowd) share(now int64) int64 {
-	m := int64(c.m.Load())
-	if d := now - c.mark.Load(); m != 0 && d > 0 {
-		return d * (m - int64(c.cpus)) / m
+// lost is what a thread that could run all the time until now has lost.
+func (s *settled) lost(now int64, cpus int32) int64 {
+	l := s.sum.Load()
+	if m := int64(s.m.Load()); m != 0 {
+		if d := now - s.mark.Load(); d > 0 {
+			l += d * (m - int64(cpus)) / m
+		}
 	}
-	return 0
+	return l
 }
 
 // lost is what a thread that could run all the time until now has lost. Any goroutine.
 func (c *crowd) lost(now int64) int64 {
-	sum := c.sum.Load() // before the rest, see settle
-	if c.m.Load() == 0 {
-		return sum
+	for {
+		seq := c.seq.Load()
+		l := c.state[seq&1].lost(now, c.cpus)
+		if c.seq.Load() == seq {
+			return l
+		}
 	}
-	return sum + c.share(now)
 }
