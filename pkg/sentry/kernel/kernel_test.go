@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"husk/pkg/abi/linux"
+	"husk/pkg/sentry/clock"
 	"husk/pkg/sentry/kernel"
 	"husk/pkg/sentry/limits"
 	"husk/pkg/sentry/mm"
@@ -252,6 +253,61 @@ func TestTimers(t *testing.T) {
 		info, _ := mm.Read[linux.SignalInfo](m, fakeData+400)
 		th.must(t, got == int64(unix.SIGALRM) && info.Code == linux.SI_TIMER && info.Value() == 77 && info.Overrun() > 5, "timer signal", got, info)
 		th.must(t, th.sys(unix.SYS_TIMER_DELETE, uint64(id)) == 0, "timer_delete")
+	})
+}
+
+// TestLongInterval: a timer whose next expiry is behind the end of time has no further one, and holds up no other.
+func TestLongInterval(t *testing.T) {
+	w := newWorld(t)
+	w.inside(func(th *thread, m *mm.MemoryManager) {
+		var alarms atomic.Int32
+		th.onSignal(m, unix.SIGALRM, 0, 0, func(*thread, int) { alarms.Add(1) })
+		ev := linux.Sigevent{Signo: int32(unix.SIGALRM), Notify: linux.SIGEV_SIGNAL}
+		mm.Write(m, fakeData, &ev)
+		th.must(t, th.sys(unix.SYS_TIMER_CREATE, unix.CLOCK_MONOTONIC, fakeData, fakeData+256) == 0, "timer_create")
+		id, _ := m.ReadUint32(fakeData + 256)
+		mm.Write(m, fakeData, &[4]int64{1<<63 - 1, 0, 0, 1e6})
+		th.must(t, th.sys(unix.SYS_TIMER_SETTIME, uint64(id), 0, fakeData, 0) == 0, "timer_settime")
+		th.must(t, th.sys(unix.SYS_PAUSE) == eintr, "pause")
+		done := make(chan struct{})
+		timer := clock.Timer{F: func() { close(done) }}
+		w.k.Timers().Set(&timer, clock.Monotonic()+5e6)
+		select {
+		case <-done:
+		case <-time.After(5 * time.Second):
+			t.Error("another timer does not fire")
+		}
+		th.sys(unix.SYS_TIMER_GETTIME, uint64(id), fakeData)
+		left, _ := mm.Read[[4]int64](m, fakeData)
+		th.must(t, alarms.Load() == 1 && left[2] > 1e9, "expiries", alarms.Load(), left)
+		th.sys(unix.SYS_TIMER_DELETE, uint64(id))
+	})
+}
+
+// TestManyTimers: the end of a process with many expired timers does not take long.
+func TestManyTimers(t *testing.T) {
+	const timers = 30000
+	w := newWorld(t)
+	w.inside(func(th *thread, m *mm.MemoryManager) {
+		const sig = 40
+		var start time.Time
+		m.WriteUint64(fakeData+300, uint64(linux.Signal(sig).Bit()))
+		th.sys(unix.SYS_RT_SIGPROCMASK, unix.SIG_BLOCK, fakeData+300, 0, 8)
+		mm.Write(m, fakeData, &linux.Sigevent{Signo: sig, Notify: linux.SIGEV_SIGNAL})
+		mm.Write(m, fakeData+512, &[4]int64{0, 0, 0, 1})
+		pid := th.fork(func(c *thread) {
+			for id := range timers { // as they are numbered
+				c.sys(unix.SYS_TIMER_CREATE, unix.CLOCK_MONOTONIC, fakeData, fakeData+256)
+				c.sys(unix.SYS_TIMER_SETTIME, uint64(id), 0, fakeData+512, 0)
+			}
+			time.Sleep(200 * time.Millisecond)
+			start = time.Now()
+			c.exit(0)
+		})
+		th.sys(unix.SYS_WAIT4, uint64(pid), fakeData, 0, 0)
+		if d := time.Since(start); d > 2*time.Second {
+			t.Errorf("the end took %v", d)
+		}
 	})
 }
 

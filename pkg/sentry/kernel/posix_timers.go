@@ -92,17 +92,24 @@ func (t *Task) TimerCreate(id int32, ev *linux.Sigevent) (int32, error) {
 
 // nowLocked is the time on the timer's clock. The caller holds the owner's mu.
 func (p *posixTimer) nowLocked() int64 {
+	if p.kind == clockProcess && p.cpuTG == p.tg {
+		r := p.tg.usageLocked()
+		return cpuOf(&r, p.how)
+	}
+	return p.nowWith(nil)
+}
+
+// nowWith is nowLocked where own, the owner's usage, is known: it takes a look at all threads.
+func (p *posixTimer) nowWith(own *rusage) int64 {
 	switch p.kind {
 	case clockThread:
 		r := p.cpuTh.usage()
 		return cpuOf(&r, p.how)
 	case clockProcess:
-		var r rusage
 		if p.cpuTG == p.tg {
-			r = p.tg.usageLocked()
-		} else {
-			r = p.cpuTG.deadAcct // of another process: read without its lock, good enough
+			return cpuOf(own, p.how)
 		}
+		r := p.cpuTG.deadAcct // of another process: read without its lock, good enough
 		return cpuOf(&r, p.how)
 	}
 	return clock.Monotonic()
@@ -139,7 +146,7 @@ func (t *Task) TimerSet(id int32, abs bool, v ITimer) (ITimer, error) {
 	default:
 		p.deadline = v.Value
 	}
-	p.armLocked(0)
+	p.armLocked(p.nowLocked(), 0)
 	return old, nil
 }
 
@@ -197,20 +204,17 @@ func (p *posixTimer) getLocked() ITimer {
 	return v
 }
 
-// armLocked starts the timer; least is the shortest wait.
-func (p *posixTimer) armLocked(least int64) {
+// armLocked starts the timer; now is the time on its clock, and least the shortest wait.
+func (p *posixTimer) armLocked(now, least int64) {
 	if p.notify == linux.SIGEV_NONE || p.dead {
 		return
 	}
 	if p.kind != clockHost {
-		p.tg.armCPU()
+		p.tg.armCPUIn(max(p.deadline-now, 0))
 		return
 	}
-	at := p.deadline
-	if least != 0 {
-		at = max(at, clock.Monotonic()+least)
-	}
-	p.tg.k.timers.Set(&p.timer, at)
+	// Never before the present: timers that are set into the past again and again would be served before all others.
+	p.tg.k.timers.Set(&p.timer, max(p.deadline, now+least))
 }
 
 func (p *posixTimer) disarm() {
@@ -258,6 +262,25 @@ func (tg *ThreadGroup) dropTimer(q *pendingSignals, p *posixTimer) {
 	}
 }
 
+// dropTimers removes the nodes of all timers from q: one by one is quadratic. The caller holds mu, and drops the timers as well.
+func (tg *ThreadGroup) dropTimers(q *pendingSignals) {
+	var dropped, others linux.SignalSet
+	var prev *sigNode
+	for n := q.head; n != nil; {
+		next, bit := n.next, linux.Signal(n.info.Signo).Bit()
+		if n.timer != nil {
+			n.timer = nil
+			dropped |= bit
+			tg.unlinkNode(q, prev, n)
+		} else {
+			others |= bit
+			prev = n
+		}
+		n = next
+	}
+	q.set &^= dropped &^ others
+}
+
 // fired runs on the goroutine of timers.
 func (p *posixTimer) fired() {
 	p.tg.mu.Lock()
@@ -265,15 +288,16 @@ func (p *posixTimer) fired() {
 	if p.dead || p.deadline == 0 || p.queued {
 		return
 	}
-	if left := p.deadline - clock.Monotonic(); left > 0 {
-		p.armLocked(0)
+	now := clock.Monotonic()
+	if now < p.deadline {
+		p.armLocked(now, 0)
 		return
 	}
-	p.expireLocked()
+	p.expireLocked(now)
 }
 
-// expireLocked sends the signal.
-func (p *posixTimer) expireLocked() {
+// expireLocked sends the signal. now is the time on the timer's clock.
+func (p *posixTimer) expireLocked(now int64) {
 	info := linux.SignalInfo{Signo: int32(p.sig), Code: linux.SI_TIMER}
 	info.SetTimer(p.id, 0)
 	info.SetValue(p.value)
@@ -288,24 +312,23 @@ func (p *posixTimer) expireLocked() {
 	if p.queued {
 		return
 	}
-	p.forward(minRepeat)
+	p.forward(now, minRepeat+int64(len(p.tg.timers.posix))*minOthers)
 }
 
-// forward moves the deadline behind the present and arms again; a one-shot timer ends.
-func (p *posixTimer) forward(least int64) {
+// forward moves the deadline behind now, the present on the timer's clock, and arms again; a one-shot timer ends.
+func (p *posixTimer) forward(now, least int64) {
 	if p.interval == 0 {
 		p.deadline = 0
 		return
 	}
-	now := p.nowLocked()
 	if now < p.deadline {
-		p.armLocked(least)
+		p.armLocked(now, least)
 		return
 	}
 	n := (now - p.deadline) / p.interval
 	p.overrun += n
-	p.deadline += (n + 1) * p.interval
-	p.armLocked(least)
+	p.deadline = addSat(p.deadline+n*p.interval, p.interval)
+	p.armLocked(now, least)
 }
 
 // delivered is called when the timer's signal is taken: it fills the overrun count and arms again. The caller holds mu.
@@ -315,7 +338,7 @@ func (p *posixTimer) delivered(info *linux.SignalInfo) {
 		return
 	}
 	p.overrun = 0
-	p.forward(0)
+	p.forward(p.nowLocked(), 0)
 	p.lastOver = int32(min(p.overrun, math.MaxInt32))
 	info.SetTimer(p.id, p.lastOver)
 }

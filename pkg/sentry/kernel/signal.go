@@ -183,7 +183,7 @@ func (tg *ThreadGroup) unlinkNode(p *pendingSignals, prev, n *sigNode) {
 	}
 	if n.timer != nil {
 		n.timer.queued = false // flushed: the timer goes on without
-		n.timer.forward(minRepeat)
+		n.timer.forward(n.timer.nowLocked(), minRepeat)
 		n.timer = nil
 	}
 	n.next = tg.freeNodes

@@ -9,6 +9,9 @@ import (
 // minRepeat bounds how often timers fire whose signal is ignored, and how often CPU timers are looked at, in nanoseconds.
 const minRepeat = 1e6
 
+// minOthers is how much longer that is for each timer of timer_create(2) that the process has: who has tens of thousands holds up nobody else's.
+const minOthers = 2e4
+
 // intervalTimer is one of setitimer(2). Times in nanoseconds: of CLOCK_MONOTONIC, or of CPU time.
 type intervalTimer struct {
 	deadline int64 // 0: not armed
@@ -24,6 +27,7 @@ type groupTimers struct {
 	nextID           int32
 	cpuTimer         clock.Timer // looks at CPU timers
 	cpuArmed         bool
+	cpuAt            int64 // when cpuTimer fires, if it is armed
 	// cpuWarned is the CPU time in seconds at which RLIMIT_CPU sends SIGXCPU next; 0 before the first.
 	cpuWarned uint64
 	cpuTold   bool // SIGXCPU was sent
@@ -134,8 +138,7 @@ func (tg *ThreadGroup) realFired() {
 func (tg *ThreadGroup) forwardReal(now, least int64) {
 	it := &tg.timers.real
 	it.pending = false
-	n := (now-it.deadline)/it.interval + 1
-	it.deadline += n * it.interval
+	it.forward(now)
 	tg.armReal(max(it.deadline-now, least))
 }
 
@@ -148,17 +151,20 @@ func (tg *ThreadGroup) signalTaken(sig linux.Signal) {
 
 // armCPU makes sure that CPU timers and limits are looked at. The caller holds mu.
 func (tg *ThreadGroup) armCPU() {
+	if left, any := tg.cpuLeft(); any {
+		tg.armCPUIn(left)
+	}
+}
+
+// armCPUIn makes sure that CPU timers are looked at when the process may have used that much more CPU time. The caller holds mu.
+func (tg *ThreadGroup) armCPUIn(left int64) {
 	g := &tg.timers
-	if g.cpuArmed || g.ended {
+	at := addSat(clock.Monotonic(), max(left/int64(max(len(tg.tasks), 1)), minRepeat))
+	if g.ended || g.cpuArmed && g.cpuAt <= at {
 		return
 	}
-	d, any := tg.cpuLeft()
-	if !any {
-		return
-	}
-	g.cpuArmed = true
-	d = max(d/int64(max(len(tg.tasks), 1)), minRepeat)
-	tg.k.timers.Set(&g.cpuTimer, addSat(clock.Monotonic(), d))
+	g.cpuArmed, g.cpuAt = true, at
+	tg.k.timers.Set(&g.cpuTimer, at)
 }
 
 // cpuLeft is the CPU time until the next CPU timer or limit is due. The caller holds mu.
@@ -179,7 +185,7 @@ func (tg *ThreadGroup) cpuLeft() (left int64, any bool) {
 	}
 	for _, p := range g.posix {
 		if p.kind != clockHost && p.deadline != 0 && !p.queued {
-			due(p.deadline, p.nowLocked())
+			due(p.deadline, p.nowWith(&u))
 		}
 	}
 	if lim := tg.limits.Get(unix.RLIMIT_CPU); lim.Cur != ^uint64(0) {
@@ -189,7 +195,7 @@ func (tg *ThreadGroup) cpuLeft() (left int64, any bool) {
 	return left, any
 }
 
-// cpuFired looks at the CPU timers; it runs on the goroutine of timers.
+// cpuFired looks at the CPU timers; it runs on a goroutine of its own, as there may be many.
 func (tg *ThreadGroup) cpuFired() {
 	tg.mu.Lock()
 	defer tg.mu.Unlock()
@@ -203,8 +209,11 @@ func (tg *ThreadGroup) cpuFired() {
 	tg.expireCPU(&g.virt, u.utime, linux.Signal(unix.SIGVTALRM))
 	tg.expireCPU(&g.prof, cpu, linux.Signal(unix.SIGPROF))
 	for _, p := range g.posix {
-		if p.kind != clockHost && p.deadline != 0 && !p.queued && p.nowLocked() >= p.deadline {
-			p.expireLocked()
+		if p.kind == clockHost || p.deadline == 0 || p.queued {
+			continue
+		}
+		if now := p.nowWith(&u); now >= p.deadline {
+			p.expireLocked(now)
 		}
 	}
 	if lim := tg.limits.Get(unix.RLIMIT_CPU); lim.Cur != ^uint64(0) {
@@ -231,7 +240,12 @@ func (tg *ThreadGroup) expireCPU(it *intervalTimer, now int64, sig linux.Signal)
 		it.deadline = 0
 		return
 	}
-	it.deadline += ((now-it.deadline)/it.interval + 1) * it.interval
+	it.forward(now)
+}
+
+// forward moves the deadline, which has passed, behind now.
+func (it *intervalTimer) forward(now int64) {
+	it.deadline = addSat(it.deadline+(now-it.deadline)/it.interval*it.interval, it.interval)
 }
 
 // LimitChanged is called after RLIMIT_CPU has changed.
@@ -245,7 +259,14 @@ func (tg *ThreadGroup) LimitChanged() {
 // stopTimers ends timers that do not survive execve(2) (all: those of setitimer as well, at exit). The caller holds mu.
 func (tg *ThreadGroup) stopTimers(all bool) {
 	g := &tg.timers
+	if len(g.posix) != 0 {
+		tg.dropTimers(&tg.pending)
+		for _, t := range tg.tasks {
+			tg.dropTimers(&t.sig.pending)
+		}
+	}
 	for id, p := range g.posix {
+		p.queued = false
 		p.stopLocked()
 		delete(g.posix, id)
 	}

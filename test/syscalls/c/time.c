@@ -141,6 +141,20 @@ CASE(cpu_timer_fires)
 	spin(0);
 }
 
+/* A CPU timer is in time though a later limit is waited for already. */
+CASE(cpu_timer_before_limit)
+{
+	struct rlimit r = {100000, 100000};
+	OK(setrlimit(RLIMIT_CPU, &r));
+	struct sigaction a = {.sa_sigaction = on, .sa_flags = SA_SIGINFO};
+	sigaction(SIGPROF, &a, 0);
+	struct itimerval v = {{0, 0}, {0, 20000}};
+	OK(setitimer(ITIMER_PROF, &v, 0));
+	for (long long end = now_ms() + 3000; !hits && now_ms() < end;)
+		;
+	OK(hits ? 0 : -1);
+}
+
 CASE(rlimit_cpu_sends_sigxcpu)
 {
 	int st = REAP(CHILD({

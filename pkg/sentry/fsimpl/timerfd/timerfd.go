@@ -3,6 +3,7 @@ package timerfd
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -97,8 +98,13 @@ func (f *File) advance(now int64) {
 	}
 	n := int64(1)
 	if f.interval > 0 {
-		n += (now - f.next) / f.interval
-		f.next += n * f.interval
+		past := (now - f.next) / f.interval
+		n += past
+		if f.next += past * f.interval; f.next > math.MaxInt64-f.interval {
+			f.next = math.MaxInt64
+		} else {
+			f.next += f.interval
+		}
 	} else {
 		f.next = 0
 	}

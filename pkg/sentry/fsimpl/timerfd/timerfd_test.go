@@ -80,6 +80,23 @@ func TestUnread(t *testing.T) {
 	}
 }
 
+// TestLongInterval: behind the end of time there is no further expiry.
+func TestLongInterval(t *testing.T) {
+	f := New(vfs.New(0), newTimers(t), unix.CLOCK_MONOTONIC, 0)
+	defer f.DecRef()
+	x := f.Impl().(*File)
+	x.Set(Setting{Value: 1e6, Interval: 9223372036e9}, 0)
+	time.Sleep(10 * time.Millisecond)
+	for range 3 {
+		x.Get()
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.ticks != 1 {
+		t.Errorf("%d expiries", x.ticks)
+	}
+}
+
 func newTimers(t *testing.T) *clock.Timers {
 	s, err := clock.NewTimers()
 	if err != nil {
