@@ -50,9 +50,17 @@ type taskAccounting struct {
 	user, system, mark, lost, published int64
 	minflt                              int64
 
-	utime, stime, since, lostThen atomic.Int64 // published user, system, mark and lost
-	nvcsw, nivcsw                 atomic.Int64
-	io                            IOCounters
+	seq           atomic.Uint32
+	times         [2]publishedTimes // the last are times[seq&1]; the others change before seq does
+	nvcsw, nivcsw atomic.Int64
+	io            IOCounters
+}
+
+// publishedTimes are a thread's times as others see them: all of one publication, or they would go forth and back.
+type publishedTimes struct {
+	utime, stime atomic.Int64 // user and system
+	since        atomic.Int64 // mark; 0 while the thread is blocked, or has not begun
+	lost         atomic.Int64
 }
 
 // publishTicks is how old published times may get: 2^21 cycles are about a millisecond.
@@ -66,14 +74,18 @@ type IOCounters struct {
 func (a *taskAccounting) begin(c *crowd) {
 	a.crowd = c
 	a.endBlock()
-	a.publish()
 }
 
-func (a *taskAccounting) publish() {
-	a.utime.Store(a.user)
-	a.stime.Store(a.system)
-	a.since.Store(a.mark)
-	a.lostThen.Store(a.lost)
+func (a *taskAccounting) publish() { a.publishSince(a.mark) }
+
+func (a *taskAccounting) publishSince(since int64) {
+	seq := a.seq.Load()
+	p := &a.times[(seq+1)&1]
+	p.utime.Store(a.user)
+	p.stime.Store(a.system)
+	p.since.Store(since)
+	p.lost.Store(a.lost)
+	a.seq.Store(seq + 1)
 	a.published = a.mark
 }
 
@@ -104,7 +116,7 @@ func (a *taskAccounting) leaveUser() { a.user += a.lap() }
 
 func (a *taskAccounting) beginBlock() {
 	a.system += a.lap()
-	a.publish()
+	a.publishSince(0)
 	a.nvcsw.Add(1)
 	a.crowd.leave()
 }
@@ -113,8 +125,7 @@ func (a *taskAccounting) endBlock() {
 	a.crowd.join()
 	a.mark = clock.Ticks()
 	a.lost = a.crowd.lost(a.mark)
-	a.since.Store(a.mark)
-	a.lostThen.Store(a.lost)
+	a.publish()
 }
 
 // sync publishes exact times. Own goroutine, in the kernel.
@@ -132,17 +143,22 @@ func (t *Task) SyncUsage() { t.acct.sync() }
 // usage is what the thread has used so far. Any goroutine; what is under way is estimated.
 func (t *Task) usage() rusage {
 	a := &t.acct
-	u, s := a.utime.Load(), a.stime.Load()
-	since, where, lost := a.since.Load(), t.where.Load(), a.lostThen.Load()
-	if since != 0 && !t.exit.done.Load() {
+	var u, s, since, lost int64
+	for {
+		seq := a.seq.Load()
+		p := &a.times[seq&1]
+		u, s, since, lost = p.utime.Load(), p.stime.Load(), p.since.Load(), p.lost.Load()
+		if a.seq.Load() == seq {
+			break
+		}
+	}
+	if since != 0 {
 		now := clock.Ticks()
-		if d := now - since - max(t.k.crowd.lost(now)-lost, 0); d > 0 {
-			switch where {
-			case inUser:
-				u += d
-			case inKernel:
-				s += d
-			}
+		if d := now - since - max(t.k.crowd.lost(now)-lost, 0); d <= 0 {
+		} else if t.where.Load() == inUser {
+			u += d
+		} else {
+			s += d
 		}
 	}
 	return rusage{utime: clock.TicksToNS(max(u, 0)), stime: clock.TicksToNS(max(s, 0)), minflt: a.minflt, nvcsw: a.nvcsw.Load(), nivcsw: a.nivcsw.Load()}

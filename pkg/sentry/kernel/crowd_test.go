@@ -49,3 +49,48 @@ func TestCrowdWhileSettling(t *testing.T) {
 		t.Errorf("%d times less was lost than before, by %d of %d ticks", bad, most, last)
 	}
 }
+
+// TestUsageWhilePublishing reads a thread's times while the thread publishes them, and blocks.
+func TestUsageWhilePublishing(t *testing.T) {
+	k := &Kernel{}
+	k.crowd.cpus = 1000
+	task := &Task{k: k}
+	task.where.Store(inKernel)
+	task.acct.begin(&k.crowd)
+	stop := make(chan struct{})
+	var g sync.WaitGroup
+	g.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			for end := clock.Ticks() + 1<<20; clock.Ticks() < end; {
+			}
+			if i&1 == 0 {
+				task.acct.sync()
+				continue
+			}
+			task.where.Store(inBlock)
+			task.acct.beginBlock()
+			task.leaveBlock()
+		}
+	})
+	var last, most int64
+	bad := 0
+	for end := clock.Ticks() + 1<<31; clock.Ticks() < end; {
+		u := task.usage()
+		now := u.utime + u.stime
+		if now < last {
+			bad++
+			most = max(most, last-now)
+		}
+		last = max(last, now)
+	}
+	close(stop)
+	g.Wait()
+	if limit := clock.TicksToNS(1 << 18); most > limit {
+		t.Errorf("%d times less than before, by %d ns", bad, most)
+	}
+}
