@@ -350,7 +350,7 @@ func (t *Task) publishIDs() {
 // newGroup makes the process of leader t, whose PID is set. The caller holds tree.
 func (k *Kernel) newGroup(t *Task, ct *Container, lim *limits.Set) *ThreadGroup {
 	g := &ThreadGroup{k: k, container: ct, pid: t.pid, pidns: t.pid.ns, leader: t, limits: lim, exited: make(chan struct{})}
-	g.timers.realTimer.F, g.timers.cpuTimer.F = g.realFired, func() { go g.cpuFired() }
+	g.timers.realTimer.F, g.timers.cpuTimer.F = func() { g.whenFree(g.realFired) }, func() { go g.cpuFired() }
 	g.tgid.Store(t.pid.nums[0])
 	g.nsTGID = t.pid.nums[len(t.pid.nums)-1]
 	t.pid.group = g

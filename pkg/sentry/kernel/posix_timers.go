@@ -282,9 +282,25 @@ func (tg *ThreadGroup) dropTimers(q *pendingSignals) {
 }
 
 // fired runs on the goroutine of timers.
-func (p *posixTimer) fired() {
-	p.tg.mu.Lock()
-	defer p.tg.mu.Unlock()
+func (p *posixTimer) fired() { p.tg.whenFree(p.expired) }
+
+// whenFree runs f with mu held, on a goroutine of its own where somebody else holds it: a process with very many timers or threads may hold it
+// for long, and the timers of others do not wait for that.
+func (tg *ThreadGroup) whenFree(f func()) {
+	if tg.mu.TryLock() {
+		defer tg.mu.Unlock()
+		f()
+		return
+	}
+	go func() {
+		tg.mu.Lock()
+		defer tg.mu.Unlock()
+		f()
+	}()
+}
+
+// expired looks whether the timer is due. The caller holds mu.
+func (p *posixTimer) expired() {
 	if p.dead || p.deadline == 0 || p.queued {
 		return
 	}

@@ -108,10 +108,8 @@ func (tg *ThreadGroup) armReal(d int64) {
 	}
 }
 
-// realFired runs on the goroutine of timers.
+// realFired looks whether ITIMER_REAL is due. The caller holds mu.
 func (tg *ThreadGroup) realFired() {
-	tg.mu.Lock()
-	defer tg.mu.Unlock()
 	it := &tg.timers.real
 	now := clock.Monotonic()
 	if it.deadline == 0 || it.pending || tg.timers.ended {
