@@ -6,37 +6,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// names reads the names of a request that end it, and checks all before anything is done.
-func (w *worker) names(r *reader) (names reader, n int, err error) {
+// lookups reads a request for names below dir: what to send of each, of what is allowed, and the names, which end it. All is checked before
+// anything is done.
+func (w *worker) lookups(dir *object, r *reader, allowed With) (want With, names reader, n int, err error) {
+	want = With(r.u8())
 	n = int(r.u8())
 	if n == 0 || n > walkMax {
-		return names, 0, unix.EINVAL
+		return 0, names, 0, unix.EINVAL
 	}
 	names = *r
 	for range n {
 		if name := r.cstr(); !r.bad {
-			if err := name.component(); err != nil {
-				return names, 0, err
+			if err = name.component(); err != nil {
+				return 0, names, 0, err
 			}
 		}
 	}
-	return names, n, ended(r)
+	if err = ended(r); err != nil {
+		return 0, names, 0, err
+	}
+	if want&^allowed != 0 {
+		return 0, names, 0, unix.EINVAL
+	}
+	if dir.typ != unix.S_IFDIR {
+		return 0, names, 0, unix.ENOTDIR
+	}
+	return want, names, n, nil
 }
 
 // doWalk resolves components one after the other and answers: how many it found, why it ended, and
 // handle, attributes and link target of each found one. It ends without error at what is no
 // directory: the client knows what to do with links and the like.
 func (w *worker) doWalk(dir *object, r *reader) error {
-	want := With(r.u8())
-	names, n, err := w.names(r)
+	want, names, n, err := w.lookups(dir, r, WithoutHandle)
 	if err != nil {
 		return err
-	}
-	if want&^WithoutHandle != 0 {
-		return unix.EINVAL
-	}
-	if dir.typ != unix.S_IFDIR {
-		return unix.ENOTDIR
 	}
 	head := len(w.out.b)
 	w.out.u32(0)
@@ -79,16 +83,9 @@ func (w *worker) found(head, n int, err error) error {
 // doSiblings looks up names that are all in the directory and answers as doWalk does. Each is followed by what else the client asked
 // for and there is: a descriptor of a regular file, the entries of a small directory.
 func (w *worker) doSiblings(dir *object, r *reader) error {
-	want := With(r.u8())
-	names, n, err := w.names(r)
+	want, names, n, err := w.lookups(dir, r, withAll)
 	if err != nil {
 		return err
-	}
-	if want&^withAll != 0 {
-		return unix.EINVAL
-	}
-	if dir.typ != unix.S_IFDIR {
-		return unix.ENOTDIR
 	}
 	head := len(w.out.b)
 	w.out.u32(0)

@@ -154,8 +154,8 @@ func (t *Task) usage() rusage {
 	}
 	if since != 0 {
 		now := clock.Ticks()
-		if d := now - since - max(t.k.crowd.lost(now)-lost, 0); d <= 0 {
-		} else if t.where.Load() == inUser {
+		d := max(now-since-max(t.k.crowd.lost(now)-lost, 0), 0)
+		if t.where.Load() == inUser {
 			u += d
 		} else {
 			s += d

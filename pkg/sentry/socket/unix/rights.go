@@ -111,12 +111,15 @@ func (r *rights) collectAll() {
 	if n == 0 || r.released.Add(1)*collectEvery < n {
 		return
 	}
-	r.released.Store(0)
 	for r.files.Load() > 0 {
 		r.dropMu.Lock()
 		busy := r.dropping
 		r.dropMu.Unlock()
-		if busy || !r.collect() {
+		if busy {
+			return
+		}
+		r.released.Store(0)
+		if !r.collect() {
 			return
 		}
 	}
